@@ -1,0 +1,262 @@
+//! Everything that can go wrong, typed, each with a code for programs and a hint for people.
+
+use std::{path::PathBuf, time::Duration};
+
+use oxide_plugin_api::{ErrorKind, ModuleState};
+
+use crate::intake::{Refusal, RefusalReason};
+
+/// What the host's functions return.
+pub type Result<T, E = KernelError> = std::result::Result<T, E>;
+
+/// Why the host could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A module said no, in its own words.
+    #[error("{0}")]
+    Module(String),
+    /// The id is taken.
+    #[error("a module with the id `{}` is already registered", .0.escape_debug())]
+    DuplicateModule(String),
+    /// No module has this id.
+    #[error("no module has the id `{}`", .0.escape_debug())]
+    UnknownModule(String),
+    /// The bus could not carry a message.
+    #[error("{0}")]
+    Bus(String),
+    /// The publisher lacks a capability.
+    #[error("`{publisher}` may not do this: it lacks the capability `{capability}`")]
+    Denied {
+        /// Who wanted to.
+        publisher: String,
+        /// What it lacks.
+        capability: String,
+    },
+    /// The id is empty, too long, or holds characters that an id may not hold.
+    #[error("`{}` cannot be a module's id: {problem}", abbreviate(.id))]
+    InvalidId {
+        /// The id.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file was refused before any of its code ran.
+    #[error("{0}")]
+    Refused(#[from] Box<Refusal>),
+    /// The private copy could not be made, or its folder not prepared.
+    #[error("cannot {action} `{}`", .path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The module does not know this method.
+    #[error("module `{module}` has no method `{}`", abbreviate(.method))]
+    UnknownMethod {
+        /// Which module.
+        module: String,
+        /// The method.
+        method: String,
+    },
+    /// A hook returned an error.
+    #[error("{hook} of module `{module}` failed: {message}")]
+    HookFailed {
+        /// Which module.
+        module: String,
+        /// Which hook.
+        hook: &'static str,
+        /// Its message.
+        message: String,
+        /// What caused it, nearest first.
+        chain: Vec<String>,
+    },
+    /// A hook panicked; the panic went no further.
+    #[error("{hook} of module `{module}` panicked: {message}")]
+    HookPanicked {
+        /// Which module.
+        module: String,
+        /// Which hook.
+        hook: &'static str,
+        /// The panic's message, and where it happened.
+        message: String,
+    },
+    /// A hook did not end within its deadline.
+    #[error("{hook} of module `{module}` did not end within {after:?}")]
+    HookTimedOut {
+        /// Which module.
+        module: String,
+        /// Which hook.
+        hook: &'static str,
+        /// Its deadline.
+        after: Duration,
+    },
+    /// A hook that ran past its deadline is still inside the object.
+    #[error("module `{module}` is still held by its {hook}, which ran past its deadline")]
+    HookStuck {
+        /// Which module.
+        module: String,
+        /// Which hook.
+        hook: &'static str,
+    },
+    /// The module is not in a state in which it can do this.
+    #[error("module `{module}` is {from}, so it cannot become {to}")]
+    IllegalTransition {
+        /// Which module.
+        module: String,
+        /// Where it stands.
+        from: ModuleState,
+        /// Where it was to go.
+        to: ModuleState,
+    },
+    /// Only a running module answers calls.
+    #[error("module `{module}` is {state}, not running, so it takes no calls")]
+    NotRunning {
+        /// Which module.
+        module: String,
+        /// Where it stands.
+        state: ModuleState,
+    },
+    /// A module waited for its own end, from inside one of its own calls.
+    #[error("module `{module}` cannot wait for its own {action}")]
+    SelfWait {
+        /// Which module.
+        module: String,
+        /// What it wanted to wait for.
+        action: &'static str,
+    },
+    /// The call was cancelled because the module is being unloaded.
+    #[error("the call of `{method}` was cancelled: module `{module}` is being unloaded")]
+    Cancelled {
+        /// Which module.
+        module: String,
+        /// The method.
+        method: String,
+    },
+    /// The host is shutting down, or its service threads are gone.
+    #[error("the host is shutting down")]
+    ShuttingDown,
+    /// A library that is being opened or closed has blocked the loader thread.
+    #[error("loading is stuck: {0}")]
+    LoaderStuck(String),
+    /// The host itself could not be set up.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl KernelError {
+    /// A module's own error, as a hook of an in-process module returns it.
+    pub fn new(message: impl std::fmt::Display) -> Self {
+        Self::Module(message.to_string())
+    }
+
+    /// The answer of an in-process module's `invoke` to a method that it does not know.
+    pub fn unknown_method(method: impl std::fmt::Display) -> Self {
+        Self::UnknownMethod { module: String::new(), method: method.to_string() }
+    }
+
+    /// Its name for programs. Never renamed.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Module(_) => "module",
+            Self::DuplicateModule(_) => "duplicate_module",
+            Self::UnknownModule(_) => "unknown_module",
+            Self::Bus(_) => "bus",
+            Self::Denied { .. } => "denied",
+            Self::InvalidId { .. } => "invalid_id",
+            Self::Refused(refusal) => refusal.reason.as_str(),
+            Self::Io { .. } => "io",
+            Self::UnknownMethod { .. } => "unknown_method",
+            Self::HookFailed { .. } => "hook_failed",
+            Self::HookPanicked { .. } => "hook_panicked",
+            Self::HookTimedOut { .. } => "hook_timed_out",
+            Self::HookStuck { .. } => "hook_stuck",
+            Self::IllegalTransition { .. } => "illegal_transition",
+            Self::NotRunning { .. } => "not_running",
+            Self::SelfWait { .. } => "self_wait",
+            Self::Cancelled { .. } => "cancelled",
+            Self::ShuttingDown => "shutting_down",
+            Self::LoaderStuck(_) => "loader_stuck",
+            Self::Setup(_) => "setup",
+        }
+    }
+
+    /// What to do about it, in one line, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Refused(refusal) => refusal.hint.clone(),
+            Self::DuplicateModule(id) => {
+                format!("unload `{id}` first, or load this file under another id with --id")
+            }
+            Self::UnknownModule(_) => "`oxide-host list` shows the modules there are".to_owned(),
+            Self::InvalidId { .. } => "an id is 1 to 128 bytes without `/` and control characters".to_owned(),
+            Self::NotRunning { module, .. } => format!("`oxide-host start {module}` starts it"),
+            Self::HookTimedOut { .. } => {
+                "the deadlines are set in the host's configuration (`init_timeout`, `start_timeout`, \
+                 `stop_timeout`)"
+                    .to_owned()
+            }
+            Self::HookStuck { .. } => {
+                "it can be started again once that hook returns, or replaced under another id".to_owned()
+            }
+            Self::SelfWait { action, .. } => {
+                format!("send the command over the bus: the {action} then happens after the present call")
+            }
+            Self::LoaderStuck(_) => "restart the host without that file".to_owned(),
+            _ => return None,
+        })
+    }
+
+    /// The kind of refusal, when it is one.
+    pub fn refusal(&self) -> Option<RefusalReason> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.reason),
+            _ => None,
+        }
+    }
+}
+
+/// The first 64 characters of a name that came from outside, safe to print.
+fn abbreviate(name: &str) -> String {
+    let mut short: String = name.chars().take(64).flat_map(char::escape_debug).collect();
+    if name.chars().nth(64).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+impl From<Refusal> for KernelError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+impl From<oxide_plugin_api::Error> for KernelError {
+    fn from(error: oxide_plugin_api::Error) -> Self {
+        if error.kind() == ErrorKind::UnknownMethod {
+            return Self::unknown_method(error.message());
+        }
+        let mut message = error.to_string();
+        for cause in error.chain() {
+            message.push_str(": ");
+            message.push_str(cause);
+        }
+        Self::Module(message)
+    }
+}
+
+impl From<serde_json::Error> for KernelError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<std::io::Error> for KernelError {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error)
+    }
+}

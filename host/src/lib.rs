@@ -1,0 +1,7 @@
+//! The native plugin host as a library.
+
+pub mod error;
+mod intake;
+pub mod report;
+
+pub use intake::{Refusal, RefusalReason};

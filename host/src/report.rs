@@ -1,0 +1,152 @@
+//! What the host says about modules, unloads and swaps: one serde type for the table, `--json` and the API.
+
+use std::path::PathBuf;
+
+use oxide_plugin_api::{ModuleKind, ModuleMetadata, ModuleState};
+use serde::{Deserialize, Serialize};
+
+/// A module under management.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ModuleInfo {
+    /// The id it is managed under.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// Native or wasm.
+    pub kind: ModuleKind,
+    /// Where it stands in its life.
+    pub state: ModuleState,
+    /// One line on what it does.
+    pub description: Option<String>,
+    /// The number of the loaded build: 1, 2, 3…
+    pub generation: u64,
+    /// The file it was loaded from; `None` for an in-process module.
+    pub path: Option<PathBuf>,
+    /// Why it failed, when `state` is `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+impl ModuleInfo {
+    /// Puts together what the registry knows of a module.
+    pub(crate) fn new(metadata: ModuleMetadata, state: ModuleState, generation: u64) -> Self {
+        let ModuleMetadata { id, name, version, kind, description } = metadata;
+        Self { id, name, version, kind, state, description, generation, path: None, failure: None }
+    }
+}
+
+/// What an unload did: what was drained, stopped and revoked, and whether the mapping is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The module.
+    pub id: String,
+    /// The generation that was unloaded.
+    pub generation: u64,
+    /// Whether the library is gone from the process: looked at, not assumed. Always true for an in-process
+    /// module, of which nothing was mapped.
+    pub unmapped: bool,
+    /// Why it was kept, if it was.
+    pub retained_by: Vec<Retention>,
+    /// Calls that were inside when the gate was shut and came out by themselves.
+    pub drained: u64,
+    /// Waiting calls that were cancelled at the drain's deadline.
+    pub cancelled: u64,
+    /// What became of the `stop` hook.
+    pub stop: StopOutcome,
+    /// What became of the object's destructor.
+    pub drop: DropOutcome,
+    /// Bytes the generation allocated and never freed.
+    pub leaked_bytes: u64,
+    /// Handles that the plugin still held (bus subscriptions, timers, tasks) and that were taken back.
+    #[serde(default)]
+    pub revoked: u64,
+}
+
+/// One reason why a generation is still mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Retention {
+    /// What sort of thing holds it.
+    pub holder: Holder,
+    /// How many of them.
+    pub count: u64,
+    /// Which, in words.
+    pub detail: String,
+}
+
+/// What can hold a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Holder {
+    /// A call is still inside.
+    Call,
+    /// Something the host lent is still out.
+    Handle,
+    /// A buffer of the plugin's is still lent to the host.
+    Buffer,
+    /// A thread it started is still running.
+    Thread,
+    /// A thread-local destructor is registered on a living thread.
+    ThreadLocal,
+    /// A signal handler points into it.
+    SignalHandler,
+    /// It imports a function whose effects the host cannot see or undo.
+    ForeignImport,
+    /// The dynamic loader was told to keep it.
+    Loader,
+    /// Its `stop` failed, panicked, timed out or was skipped.
+    Stop,
+    /// This platform is not proven to unload.
+    Platform,
+}
+
+/// What became of the `stop` hook in an unload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StopOutcome {
+    /// It ran and said yes.
+    Ok,
+    /// It returned an error.
+    Failed,
+    /// It did not end in time.
+    TimedOut,
+    /// It panicked.
+    Panicked,
+    /// It was not run, because a call was still inside.
+    Skipped,
+    /// The module was not running, so there was nothing to stop.
+    NotRunning,
+}
+
+/// What became of the object's destructor in an unload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DropOutcome {
+    /// It ran.
+    Ok,
+    /// It panicked; the rest of the unload went on.
+    Panicked,
+    /// It was not run, because something may still be inside the object.
+    Skipped,
+}
+
+/// A generation that could not be unmapped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Retained {
+    /// The module it belonged to.
+    pub id: String,
+    /// Its number.
+    pub generation: u64,
+    /// The file it was loaded from.
+    pub path: PathBuf,
+    /// Why it is still mapped.
+    pub retained_by: Vec<Retention>,
+}

@@ -1,0 +1,144 @@
+//! Owned bytes that cross the wall together with the function that frees them.
+
+use std::{mem::ManuallyDrop, ptr, slice};
+
+use abi_stable::StableAbi;
+
+/// Owned bytes with their own way of being freed. Frozen.
+///
+/// Whoever holds it may read it on any thread, and frees it by dropping it; `free` is code of the image
+/// (host or plugin) that made it.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FfiBytes {
+    data: *mut u8,
+    len: usize,
+    capacity: usize,
+    /// Which image made it: the address of that image's [`OWNER`]. Null for empty bytes that own nothing.
+    owner: *const u8,
+    /// Frees `data`. Never unwinds. `[any thread, while the maker is mapped]`
+    free: FreeBytes,
+}
+
+/// A function that frees what an [`FfiBytes`] points to.
+#[repr(transparent)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct FreeBytes(unsafe extern "C" fn(data: *mut u8, len: usize, capacity: usize));
+
+const _: () = assert!(size_of::<FfiBytes>() == 40);
+
+// SAFETY: it owns plain bytes, and `free` may be called on any thread.
+unsafe impl Send for FfiBytes {}
+// SAFETY: a shared reference only reads.
+unsafe impl Sync for FfiBytes {}
+
+/// Its address tells this image's buffers from other images'. Two images never share it, since it is not
+/// exported; it is never written, and not zero-sized, so no other static shares its address.
+static OWNER: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+unsafe extern "C" fn free_vec(data: *mut u8, len: usize, capacity: usize) {
+    // SAFETY: `FfiBytes::from_vec` took the three from a `Vec<u8>` of this image's allocator.
+    drop(unsafe { Vec::from_raw_parts(data, len, capacity) });
+}
+
+unsafe extern "C" fn free_nothing(_: *mut u8, _: usize, _: usize) {}
+
+impl FfiBytes {
+    /// Bytes that own nothing.
+    pub const fn empty() -> Self {
+        Self {
+            data: ptr::NonNull::dangling().as_ptr(),
+            len: 0,
+            capacity: 0,
+            owner: ptr::null(),
+            free: FreeBytes(free_nothing),
+        }
+    }
+
+    /// Takes over a vector without copying it.
+    #[inline]
+    pub fn from_vec(bytes: Vec<u8>) -> Self {
+        let mut bytes = ManuallyDrop::new(bytes);
+        Self {
+            data: bytes.as_mut_ptr(),
+            len: bytes.len(),
+            capacity: bytes.capacity(),
+            owner: OWNER.as_ptr(),
+            free: FreeBytes(free_vec),
+        }
+    }
+
+    /// The bytes.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `data` and `len` describe the maker's buffer, which lives until `free`.
+        unsafe { slice::from_raw_parts(self.data, self.len) }
+    }
+
+    /// Whether this image made them, so that they need no copy to outlive the other image.
+    #[inline]
+    pub fn is_ours(&self) -> bool {
+        ptr::eq(self.owner, OWNER.as_ptr())
+    }
+
+    /// The bytes as a vector of this image: uncopied when this image made them.
+    #[inline]
+    pub fn into_vec(self) -> Vec<u8> {
+        if self.is_ours() {
+            let this = ManuallyDrop::new(self);
+            // SAFETY: `from_vec` of this image took the three from a `Vec<u8>`.
+            return unsafe { Vec::from_raw_parts(this.data, this.len, this.capacity) };
+        }
+        self.as_slice().to_vec()
+    }
+
+    /// The same bytes in this image's memory; the other image's buffer is freed at once.
+    #[inline]
+    #[must_use]
+    pub fn localized(self) -> Self {
+        if self.is_ours() { self } else { Self::from_vec(self.as_slice().to_vec()) }
+    }
+}
+
+impl Drop for FfiBytes {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: made by `from_vec` or `empty` of some image, and dropped once.
+        unsafe { (self.free.0)(self.data, self.len, self.capacity) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_vector_comes_back_uncopied() {
+        let bytes = vec![1, 2, 3];
+        let address = bytes.as_ptr();
+        let back = FfiBytes::from_vec(bytes).into_vec();
+        assert_eq!((back.as_ptr(), back.as_slice()), (address, &[1, 2, 3][..]));
+    }
+
+    #[test]
+    fn a_foreign_buffer_is_copied_and_freed() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static FREED: AtomicUsize = AtomicUsize::new(0);
+        unsafe extern "C" fn count(_: *mut u8, len: usize, _: usize) {
+            FREED.fetch_add(len, Ordering::Relaxed);
+        }
+        static DATA: [u8; 4] = [9, 8, 7, 6];
+        let other: u8 = 0;
+        let foreign = FfiBytes {
+            data: DATA.as_ptr().cast_mut(),
+            len: 4,
+            capacity: 4,
+            owner: &other,
+            free: FreeBytes(count),
+        };
+        let local = foreign.localized();
+        assert!(local.is_ours());
+        assert_eq!(local.as_slice(), &DATA);
+        assert_eq!(FREED.load(Ordering::Relaxed), 4);
+    }
+}
