@@ -1,0 +1,211 @@
+//! One `invoke`: the record that host and plugin share while it runs, and the plugin's side of it.
+//!
+//! The host's pinned call future owns a [`Call`] and a slot. On the first poll the plugin writes its own
+//! future into the slot (or boxes it when it does not fit), and every poll polls it where it was made. An
+//! answer that is ready at once therefore allocates nothing.
+
+use std::{
+    future::Future,
+    mem::{ManuallyDrop, align_of, offset_of, size_of},
+    pin::Pin,
+    ptr,
+    task::{Context, Poll, RawWaker, RawWakerVTable, Waker},
+};
+
+use super::{
+    bytes::FfiBytes,
+    outcome::{FfiOutcome, status},
+};
+use crate::{Payload, Result, shim::panic::guard};
+
+/// What host and plugin share during one call. Frozen but for fields added at its end; `size` tells which
+/// of them exist. `[one thread at a time]`
+#[repr(C)]
+pub struct Call {
+    /// The size of this record as the host knows it.
+    pub size: usize,
+    /// The method's name in UTF-8, owned by the host until the call has ended.
+    pub method: *const u8,
+    /// Its length.
+    pub method_len: usize,
+    /// The argument; the plugin takes it on the first poll.
+    pub payload: FfiBytes,
+    /// Where the plugin may write its future: aligned to [`SLOT_ALIGN`].
+    pub slot: *mut u8,
+    /// The slot's size.
+    pub slot_len: usize,
+    /// Where the plugin's future stands: in the slot, or boxed.
+    pub future: *mut (),
+    /// Polls the future. Set while there is one.
+    pub poll: Option<PollCall>,
+    /// Drops the future. Set while there is one. Never unwinds.
+    pub drop: Option<DropCall>,
+    /// The reply or the error, once a poll has returned something other than pending.
+    pub outcome: FfiOutcome,
+}
+
+/// Polls a call's future; gives one of [`status`].
+pub type PollCall = unsafe extern "C" fn(call: *mut Call, waker: *const WakerHeader) -> u8;
+/// Drops a call's future.
+pub type DropCall = unsafe extern "C" fn(call: *mut Call);
+
+/// The alignment that a call's slot has at least.
+pub const SLOT_ALIGN: usize = 16;
+
+const _: () = assert!(offset_of!(Call, method) == 8);
+const _: () = assert!(offset_of!(Call, payload) == 24);
+const _: () = assert!(offset_of!(Call, slot) == 64);
+const _: () = assert!(offset_of!(Call, future) == 80);
+const _: () = assert!(offset_of!(Call, poll) == 88);
+const _: () = assert!(offset_of!(Call, drop) == 96);
+const _: () = assert!(offset_of!(Call, outcome) == 104);
+const _: () = assert!(size_of::<Call>() == 192);
+
+/// The head of a waker that the host lends for a call. What follows it is the host's own. Frozen.
+#[repr(C)]
+pub struct WakerHeader {
+    /// The host's functions for it.
+    pub vtable: &'static WakerVTable,
+}
+
+/// What can be done with a lent waker. Frozen. `[any thread, any time; never unwinds]`
+#[repr(C)]
+pub struct WakerVTable {
+    /// Gives a waker to keep. The lent one is only borrowed for the poll.
+    pub clone: unsafe extern "C" fn(*const WakerHeader) -> *const WakerHeader,
+    /// Wakes and gives back a kept one.
+    pub wake: unsafe extern "C" fn(*const WakerHeader),
+    /// Wakes.
+    pub wake_by_ref: unsafe extern "C" fn(*const WakerHeader),
+    /// Gives back a kept one.
+    pub drop: unsafe extern "C" fn(*const WakerHeader),
+}
+
+static PLUGIN_WAKER: RawWakerVTable = RawWakerVTable::new(
+    // SAFETY (all four): a waker's data is a `WakerHeader` of the host's that is valid until dropped.
+    |data| unsafe {
+        let header = data.cast::<WakerHeader>();
+        RawWaker::new(((*header).vtable.clone)(header).cast(), &PLUGIN_WAKER)
+    },
+    // SAFETY: as above.
+    |data| unsafe { ((*data.cast::<WakerHeader>()).vtable.wake)(data.cast()) },
+    // SAFETY: as above.
+    |data| unsafe { ((*data.cast::<WakerHeader>()).vtable.wake_by_ref)(data.cast()) },
+    // SAFETY: as above.
+    |data| unsafe { ((*data.cast::<WakerHeader>()).vtable.drop)(data.cast()) },
+);
+
+/// Makes the future of one call, puts it where it will stay, and polls it for the first time.
+///
+/// # Safety
+/// `call` is a fresh record whose `slot` holds `slot_len` bytes at `SLOT_ALIGN`, and both stay where they
+/// are until the future is dropped. What `make` borrows lives as long.
+pub(crate) unsafe fn begin<F>(
+    call: *mut Call,
+    waker: *const WakerHeader,
+    make: impl FnOnce(&'static str, Payload) -> F,
+) -> u8
+where
+    F: Future<Output = Result<Payload>> + Send,
+{
+    // SAFETY: the host lends the record exclusively for the length of this function.
+    let record = unsafe { &mut *call };
+    let payload = Payload::from_ffi(std::mem::replace(&mut record.payload, FfiBytes::empty()));
+    let placed = guard(|| {
+        let _runtime = crate::runtime::enter();
+        // SAFETY: the host passes UTF-8 that outlives the call's future (invariant 2).
+        let method =
+            unsafe { str::from_utf8_unchecked(std::slice::from_raw_parts(record.method, record.method_len)) };
+        let future = make(method, payload);
+        let fits = size_of::<F>() <= record.slot_len && align_of::<F>() <= SLOT_ALIGN;
+        if fits {
+            let place = record.slot.cast::<F>();
+            // SAFETY: it fits, and the slot is free: this is the call's first poll.
+            unsafe { place.write(future) };
+            record.future = place.cast();
+            record.drop = Some(drop_placed::<F>);
+        } else {
+            record.future = Box::into_raw(Box::new(future)).cast();
+            record.drop = Some(drop_boxed::<F>);
+        }
+        record.poll = Some(poll::<F>);
+    });
+    match placed {
+        // SAFETY: the future has just been placed.
+        Ok(()) => unsafe { poll::<F>(call, waker) },
+        Err(message) => {
+            record.outcome = FfiOutcome::panicked(message);
+            status::PANICKED
+        }
+    }
+}
+
+unsafe extern "C" fn poll<F>(call: *mut Call, waker: *const WakerHeader) -> u8
+where
+    F: Future<Output = Result<Payload>> + Send,
+{
+    // SAFETY: the host lends the record exclusively for the length of this function.
+    let record = unsafe { &mut *call };
+    let polled = guard(|| {
+        let _runtime = crate::runtime::enter();
+        // The lent waker is borrowed: a clone is the host's own, and this one is never dropped.
+        // SAFETY: `waker` is valid during the poll, and the vtable forwards to the host's.
+        let waker = ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(waker.cast(), &PLUGIN_WAKER)) });
+        let mut context = Context::from_waker(&waker);
+        // SAFETY: `begin` placed an `F` there, which stays there until it is dropped.
+        let future = unsafe { Pin::new_unchecked(&mut *record.future.cast::<F>()) };
+        let polled = future.poll(&mut context);
+        if polled.is_ready() {
+            // SAFETY: it is done, and is not polled again.
+            unsafe { drop_future(record) };
+        }
+        polled
+    });
+    record.outcome = match polled {
+        Ok(Poll::Pending) => return status::PENDING,
+        Ok(Poll::Ready(result)) => FfiOutcome::from_result(result),
+        Err(message) => {
+            // A future that panicked still holds what it owns.
+            // SAFETY: it is not polled again. Already dropped, this does nothing.
+            let _ = guard(|| unsafe { drop_future(record) });
+            FfiOutcome::panicked(message)
+        }
+    };
+    record.outcome.status
+}
+
+/// Drops the future, unless that has been done.
+unsafe fn drop_future(record: &mut Call) {
+    record.poll = None;
+    if let Some(drop) = record.drop.take() {
+        // SAFETY: set by `begin` for the future that stands there.
+        unsafe { drop(record) };
+    }
+}
+
+unsafe extern "C" fn drop_placed<F>(call: *mut Call) {
+    // SAFETY: the host, or `drop_future`, calls this once for the `F` that stands in the slot.
+    let future = unsafe { (*call).future }.cast::<F>();
+    report_drop(guard(|| {
+        let _runtime = crate::runtime::enter();
+        // SAFETY: as above.
+        unsafe { ptr::drop_in_place(future) };
+    }));
+}
+
+unsafe extern "C" fn drop_boxed<F>(call: *mut Call) {
+    // SAFETY: the host, or `drop_future`, calls this once for the boxed `F`.
+    let future = unsafe { (*call).future }.cast::<F>();
+    report_drop(guard(|| {
+        let _runtime = crate::runtime::enter();
+        // SAFETY: as above.
+        drop(unsafe { Box::from_raw(future) });
+    }));
+}
+
+/// A panic in a destructor has no caller to go to: it goes to the log.
+pub(super) fn report_drop(dropped: std::result::Result<(), String>) {
+    if let Err(message) = dropped {
+        crate::log::report_panic("the drop of a future", &message);
+    }
+}
