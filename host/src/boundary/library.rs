@@ -1,0 +1,194 @@
+//! From a staged file to a library whose tables we understand. Runs on the loader thread only.
+
+use std::{mem::ManuallyDrop, path::Path};
+
+use abi_stable::{
+    StableAbi,
+    abi_stability::abi_checking::{CheckingGlobals, check_layout_compatibility_with_globals},
+    library::{AbiHeaderRef, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL},
+};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use oxide_plugin_api::ffi::root::PluginRootRef;
+
+use crate::{
+    error::KernelError,
+    intake::{Refusal, RefusalReason, StagedFile},
+    sys,
+};
+
+/// An opened library: its constructors have run. Not closed by being dropped: `close` says when.
+#[derive(Debug)]
+pub(crate) struct LoadedLibrary {
+    library: ManuallyDrop<Library>,
+    staged: StagedFile,
+}
+
+/// A library whose tables are laid out as ours.
+#[derive(Debug)]
+pub(crate) struct CheckedLibrary {
+    library: LoadedLibrary,
+    root: PluginRootRef,
+}
+
+/// Whether a closed library is gone. Looked at, never taken from a return value.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a library that stayed mapped is retained"]
+pub(crate) enum Closed {
+    /// It is not in the process's map any more.
+    Unmapped,
+    /// It is.
+    StillMapped,
+}
+
+impl LoadedLibrary {
+    /// Opens the private copy.
+    ///
+    /// # Safety
+    /// Runs the library's constructors, and later its destructors, under the dynamic loader's lock: the
+    /// operator has accepted these bytes (docs/safety.md).
+    pub(crate) unsafe fn open(staged: StagedFile, original: &Path) -> Result<Self, KernelError> {
+        // SAFETY: as our caller promises.
+        match unsafe { Library::open(Some(staged.path()), RTLD_NOW | RTLD_LOCAL) } {
+            Ok(library) => Ok(Self { library: ManuallyDrop::new(library), staged }),
+            Err(error) => {
+                let text = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
+                Err(refuse(
+                    original,
+                    RefusalReason::NotLoadable,
+                    format_args!("the dynamic loader does not open it: {error}{text}"),
+                    "build it for this system, with the libraries it needs installed",
+                ))
+            }
+        }
+    }
+
+    /// Checks the types that cross, with globals of its own so that nothing points into this library
+    /// afterwards. On failure the library, of which nothing but constructors has run, is closed.
+    pub(crate) fn check_abi(self, original: &Path) -> Result<CheckedLibrary, KernelError> {
+        // SAFETY: `inspect` found our entry symbol in these bytes; the description's ABI major says that
+        // it is abi_stable's header.
+        let root = unsafe { root_of(&self.library) };
+        match root {
+            Ok(root) => Ok(CheckedLibrary { library: self, root }),
+            Err((reason, message, detail)) => {
+                // Nothing of the module's has run, so there is nothing to wait for. It may stay mapped all
+                // the same; then its copy goes with the host.
+                let _ = self.close();
+                let hint = "rebuild the plugin with a released oxide-plugin-api of this host's major version";
+                let mut refusal = Refusal::new(
+                    original,
+                    reason,
+                    format_args!("`{}` {message}", crate::intake::file_name(original)),
+                    hint,
+                );
+                refusal.detail = detail;
+                Err(refusal.into())
+            }
+        }
+    }
+
+    /// Closes the library and looks whether it is gone.
+    pub(crate) fn close(self) -> Closed {
+        let Self { library, staged } = self;
+        // The result says nothing about the mapping; the map does.
+        let _ = ManuallyDrop::into_inner(library).close();
+        if sys::is_mapped(staged.path()) {
+            staged.keep();
+            Closed::StillMapped
+        } else {
+            Closed::Unmapped
+        }
+    }
+}
+
+impl CheckedLibrary {
+    /// The plugin's root table. Valid until `close`.
+    pub(crate) fn root(&self) -> PluginRootRef {
+        self.root
+    }
+
+    /// Closes the library and looks whether it is gone. Nothing of it may be in use.
+    pub(crate) fn close(self) -> Closed {
+        self.library.close()
+    }
+}
+
+type Rejection = (RefusalReason, String, Option<String>);
+
+/// # Safety
+/// The library exports an abi_stable header under abi_stable's name.
+unsafe fn root_of(library: &Library) -> Result<PluginRootRef, Rejection> {
+    let mismatch = |message: String| (RefusalReason::LayoutMismatch, message, None);
+    // SAFETY: as our caller promises.
+    let symbol = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) }
+        .map_err(|_| mismatch("has a description but no entry point".to_owned()))?;
+    let header = (*symbol)
+        .upgrade()
+        .map_err(|error| mismatch(format!("was built with another abi_stable: {}", first_line(&error))))?;
+    let layout = header
+        .layout()
+        .ok_or_else(|| mismatch("says nothing about the layout of its tables".to_owned()))?;
+    let globals = CheckingGlobals::new();
+    check_layout_compatibility_with_globals(<PluginRootRef as StableAbi>::LAYOUT, layout, &globals)
+        // To text before anything is closed: the errors point into the library.
+        .map_err(|errors| {
+            let dump = errors.to_string();
+            let summary = summarise(&dump);
+            (RefusalReason::LayoutMismatch, format!("lays out what crosses differently: {summary}"), Some(dump))
+        })?;
+    // SAFETY: the layout has just been checked.
+    unsafe { header.init_root_module_with_unchecked_layout::<PluginRootRef>() }.map_err(|error| {
+        let reason = match error {
+            LibraryError::IncompatibleVersionNumber { .. } => RefusalReason::AbiMismatch,
+            _ => RefusalReason::LayoutMismatch,
+        };
+        (reason, format!("does not give its tables: {}", first_line(&error)), None)
+    })
+}
+
+fn first_line(error: &LibraryError) -> String {
+    let text = error.to_string();
+    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+}
+
+/// abi_stable's dump is tens of kilobytes; what differs is in a few of its lines.
+fn summarise(dump: &str) -> String {
+    let mut differences = Vec::new();
+    let lines: Vec<&str> = dump.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    for (index, line) in lines.iter().enumerate() {
+        let expected = line.starts_with("Expected:");
+        if !expected {
+            continue;
+        }
+        let what = index.checked_sub(1).and_then(|before| lines.get(before)).copied().unwrap_or("");
+        let value = |after: usize| lines.get(index + after).copied().unwrap_or("").to_owned();
+        let found = lines[index..].iter().position(|line| line.starts_with("Found:"));
+        let found = found.map_or_else(String::new, |at| value(at + 1));
+        let difference =
+            format!("{}, ours {}, theirs {}", clip(what.trim_end_matches([':', '.'])), clip(&value(1)), clip(&found));
+        if !differences.contains(&difference) {
+            differences.push(difference);
+        }
+        if differences.len() == 3 {
+            break;
+        }
+    }
+    if differences.is_empty() {
+        return clip(lines.first().copied().unwrap_or("no detail was given")).to_string();
+    }
+    differences.join("; ")
+}
+
+/// One line's worth of text from a library, safe to print.
+fn clip(text: &str) -> String {
+    text.chars().take(60).flat_map(char::escape_debug).collect()
+}
+
+fn refuse(
+    path: &Path,
+    reason: RefusalReason,
+    message: std::fmt::Arguments<'_>,
+    hint: &str,
+) -> KernelError {
+    Refusal::new(path, reason, message, hint).into()
+}

@@ -1,0 +1,238 @@
+//! The host's safe view of a foreign module: its object, the library it lives in, what it was lent.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use async_ffi::FfiFuture;
+use oxide_plugin_api::{
+    Envelope, ModuleMetadata, Payload, SavedState,
+    ffi::{outcome::FfiOutcome, root::PluginRootRef},
+};
+use parking_lot::Mutex;
+
+use super::{
+    call::CallTarget,
+    frames::Frame,
+    gate::Shard,
+    hooks::{ForeignHook, HookEnd, end_of, state_of},
+    lend::{BoxFuture, Lending, Phase},
+    lend_table::{HOST_TABLE, context},
+    library::{CheckedLibrary, Closed},
+    waiting::WaitingCalls,
+};
+
+/// A module's object in its library.
+///
+/// Nothing here is freed by being dropped: `destroy`, then `detach`, then `close`, and what is never closed
+/// stays mapped, with everything it was lent.
+pub(crate) struct ForeignModule {
+    object: *mut (),
+    root: PluginRootRef,
+    target: CallTarget,
+    waiting: WaitingCalls,
+    lending: Arc<Lending>,
+    destroyed: AtomicBool,
+    library: Mutex<Option<CheckedLibrary>>,
+}
+
+// SAFETY: the object is `Send + Sync` (the macro's bounds); who may use it when is the table's brackets,
+// which the rooms above keep to.
+unsafe impl Send for ForeignModule {}
+// SAFETY: as above.
+unsafe impl Sync for ForeignModule {}
+
+/// A library whose module could not be made, with why.
+pub(crate) struct NotMade {
+    pub(crate) library: CheckedLibrary,
+    pub(crate) lending: Arc<Lending>,
+    pub(crate) why: HookEnd<()>,
+}
+
+/// An object's address on its way to a life thread.
+struct Object(*mut ());
+
+// SAFETY: as for `ForeignModule`.
+unsafe impl Send for Object {}
+
+impl Object {
+    fn get(&self) -> *mut () {
+        self.0
+    }
+}
+
+impl ForeignModule {
+    /// Lends the host's table and runs the module's constructor. Blocks as long as they do.
+    pub(crate) fn create(library: CheckedLibrary, lending: Arc<Lending>) -> Result<Self, Box<NotMade>> {
+        let root = library.root();
+        let not_made = |library, lending, end| {
+            let why = match end {
+                HookEnd::Ok(_) => HookEnd::Ok(()),
+                HookEnd::Failed(error) => HookEnd::Failed(error),
+                HookEnd::Panicked(message) => HookEnd::Panicked(message),
+            };
+            Box::new(NotMade { library, lending, why })
+        };
+        let Some(ticket) = lending.ticket() else {
+            let error = oxide_plugin_api::Error::new("the generation is closed");
+            return Err(not_made(library, lending, HookEnd::Failed(error)));
+        };
+        // SAFETY: the layout was checked; the table and the context live as long as the library: nobody
+        // drops this `Arc` before the close.
+        let attached = lending.within(|| unsafe { (root.attach())(HOST_TABLE, context(&lending)) });
+        match end_of(attached) {
+            HookEnd::Ok(_) => {}
+            end => {
+                drop(ticket);
+                return Err(not_made(library, lending, end));
+            }
+        }
+        // SAFETY: attached before, and called once.
+        let created = lending.within(|| unsafe { (root.create())() });
+        drop(ticket);
+        match end_of(created.outcome) {
+            HookEnd::Ok(_) => {}
+            end => return Err(not_made(library, lending, end)),
+        }
+        let object = created.object;
+        Ok(Self {
+            object,
+            root,
+            target: CallTarget { object, invoke: root.invoke() },
+            waiting: WaitingCalls::default(),
+            lending,
+            destroyed: AtomicBool::new(false),
+            library: Mutex::new(Some(library)),
+        })
+    }
+
+    /// What it was lent.
+    pub(crate) fn lending(&self) -> &Arc<Lending> {
+        &self.lending
+    }
+
+    /// What a call needs. Valid while a ticket of the generation's calls gate is held.
+    #[inline]
+    pub(crate) fn target(&self) -> CallTarget {
+        self.target
+    }
+
+    /// Its calls that wait.
+    pub(crate) fn waiting_calls(&self) -> &WaitingCalls {
+        &self.waiting
+    }
+
+    /// The frame of a call that came in by `shard`.
+    #[inline]
+    pub(crate) fn frame(&self, shard: Shard) -> Frame {
+        Frame { module: self.lending.module_number, generation: self.lending.generation, shard: Some(shard) }
+    }
+
+    /// Asks the module what it is. Blocks as long as it does.
+    pub(crate) fn metadata(&self) -> HookEnd<ModuleMetadata> {
+        let Some(_ticket) = self.lending.ticket() else { return closed() };
+        // SAFETY: the object lives until `destroy`, which takes the last ticket.
+        let outcome = self.lending.within(|| unsafe { (self.root.metadata())(self.object) });
+        match end_of(outcome) {
+            HookEnd::Ok(json) => match json.to_json() {
+                Ok(metadata) => HookEnd::Ok(metadata),
+                Err(error) => HookEnd::Failed(error.context("the metadata cannot be read")),
+            },
+            HookEnd::Failed(error) => HookEnd::Failed(error),
+            HookEnd::Panicked(message) => HookEnd::Panicked(message),
+        }
+    }
+
+    /// `configure`. Alone.
+    pub(crate) fn configure(&self, config: &serde_json::Value) -> BoxFuture<HookEnd<Payload>> {
+        let config = Payload::json(config).unwrap_or_default();
+        let configure = self.root.configure();
+        // SAFETY: alone with the object (our caller's lease), which lives until `destroy`.
+        self.hook(move |object| unsafe { configure(object, config.into_ffi()) })
+    }
+
+    /// `init` or `instantiate`. Alone.
+    pub(crate) fn init(&self) -> BoxFuture<HookEnd<Payload>> {
+        let init = self.root.init();
+        // SAFETY: as for `configure`.
+        self.hook(move |object| unsafe { init(object) })
+    }
+
+    /// `restore_state`. Alone.
+    pub(crate) fn restore_state(&self, state: SavedState) -> BoxFuture<HookEnd<Payload>> {
+        let restore_state = self.root.restore_state();
+        let bytes = Payload::from(state.bytes);
+        // SAFETY: as for `configure`.
+        self.hook(move |object| unsafe { restore_state(object, state.version, bytes.into_ffi()) })
+    }
+
+    /// `start`. Alone.
+    pub(crate) fn start(&self) -> BoxFuture<HookEnd<Payload>> {
+        self.lending.set_phase(Phase::Run);
+        let start = self.root.start();
+        // SAFETY: as for `configure`.
+        self.hook(move |object| unsafe { start(object) })
+    }
+
+    /// `stop`. Alone, after the drain.
+    pub(crate) fn stop(&self) -> BoxFuture<HookEnd<Payload>> {
+        let stop = self.root.stop();
+        // SAFETY: as for `configure`.
+        self.hook(move |object| unsafe { stop(object) })
+    }
+
+    /// `on_message`. While running, one at a time.
+    pub(crate) fn on_message(&self, envelope: &Envelope) -> BoxFuture<HookEnd<Payload>> {
+        let envelope = Payload::json(envelope).unwrap_or_default();
+        let on_message = self.root.on_message();
+        // SAFETY: the module is running, so nobody has the object mutably; it lives until `destroy`.
+        self.hook(move |object| unsafe { on_message(object, envelope.into_ffi()) })
+    }
+
+    /// `save_state`. After the drain, before `stop`.
+    pub(crate) fn save_state(&self) -> BoxFuture<HookEnd<Option<SavedState>>> {
+        let Some(ticket) = self.lending.ticket() else { return Box::pin(async { closed() }) };
+        let (object, save_state) = (Object(self.object), self.root.save_state());
+        // SAFETY: nobody has the object mutably before `stop`; it lives until `destroy`.
+        let hook = ForeignHook::new(ticket, state_of, move || unsafe { save_state(object.get()) });
+        Box::pin(hook)
+    }
+
+    fn hook(
+        &self,
+        make: impl FnOnce(*mut ()) -> FfiFuture<FfiOutcome> + Send + 'static,
+    ) -> BoxFuture<HookEnd<Payload>> {
+        let Some(ticket) = self.lending.ticket() else { return Box::pin(async { closed() }) };
+        let object = Object(self.object);
+        Box::pin(ForeignHook::new(ticket, end_of, move || make(object.get())))
+    }
+
+    /// Drops the object. Blocks as long as its destructor does. To be called once, after the drain, with no
+    /// hook running and no task left.
+    pub(crate) fn destroy(&self) -> HookEnd<Payload> {
+        if self.destroyed.swap(true, SeqCst) {
+            return HookEnd::Ok(Payload::empty());
+        }
+        let Some(_ticket) = self.lending.ticket() else { return closed() };
+        // SAFETY: `create` gave the object; the swap says this is the only time; nobody is inside.
+        end_of(self.lending.within(|| unsafe { (self.root.destroy())(self.object) }))
+    }
+
+    /// Joins the plugin's own runtime, if it has one. Blocks as long as that takes. After `destroy`.
+    pub(crate) fn detach(&self) -> HookEnd<Payload> {
+        let Some(_ticket) = self.lending.ticket() else { return closed() };
+        // SAFETY: the object is gone; called once, by the undertaker.
+        end_of(self.lending.within(|| unsafe { (self.root.detach())() }))
+    }
+
+    /// Closes the library and looks. Only when nothing of it is in use: the undertaker says so.
+    /// Runs on the loader thread.
+    pub(crate) fn close(&self) -> Option<Closed> {
+        self.library.lock().take().map(CheckedLibrary::close)
+    }
+}
+
+fn closed<T>() -> HookEnd<T> {
+    HookEnd::Failed(oxide_plugin_api::Error::new("the generation is closed"))
+}

@@ -1,0 +1,183 @@
+//! A call that waits: the host-owned slot that its wakers refer to, and the way to cancel it.
+//!
+//! A waker given to a plugin refers to this slot. Waking it wakes the caller's task by reference; the
+//! caller's waker itself is dropped only by the caller. The slot's lock is held while the plugin's future
+//! is polled or dropped, so a future being polled is never cancelled.
+
+use std::{
+    collections::HashMap,
+    mem::ManuallyDrop,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    task::Waker,
+};
+
+use oxide_plugin_api::ffi::call::{Call, WakerHeader, WakerVTable};
+use parking_lot::{Mutex, MutexGuard};
+
+/// One waiting call. The header comes first: a plugin's waker is a pointer to it.
+#[repr(C)]
+pub(crate) struct Waiting {
+    _header: WakerHeader,
+    /// The caller's waker; `None` once the call has ended.
+    waker: Mutex<Option<Waker>>,
+    parked: Mutex<Parked>,
+    cancel: AtomicBool,
+}
+
+/// Where the plugin's future stands between two polls.
+pub(crate) enum Parked {
+    /// Its first poll has not returned yet.
+    Unborn,
+    /// In this record, which stays where it is until the future is dropped.
+    Idle(Record),
+    /// Dropped, because the generation is going.
+    Cancelled,
+    /// It has ended, or its caller has dropped it.
+    Ended,
+}
+
+/// The address of a pinned call record.
+#[derive(Clone, Copy)]
+pub(crate) struct Record(pub(crate) NonNull<Call>);
+
+// SAFETY: it is used only under the lock of the `Waiting` that holds it.
+unsafe impl Send for Record {}
+
+impl Waiting {
+    pub(crate) fn new(caller: &Waker) -> Arc<Self> {
+        Arc::new(Self {
+            _header: WakerHeader { vtable: &KEPT },
+            waker: Mutex::new(Some(caller.clone())),
+            parked: Mutex::new(Parked::Unborn),
+            cancel: AtomicBool::new(false),
+        })
+    }
+
+    /// What a plugin's waker points to: the whole slot, seen as its first field.
+    pub(crate) fn header(this: &Arc<Self>) -> *const WakerHeader {
+        Arc::as_ptr(this).cast()
+    }
+
+    /// Locks the plugin's future for a poll or a drop.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Parked> {
+        self.parked.lock()
+    }
+
+    /// Sets whom to wake. Called by the caller only, so the old waker is dropped on its thread.
+    pub(crate) fn set_waker(&self, caller: &Waker) {
+        let mut waker = self.waker.lock();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(caller)) {
+            *waker = Some(caller.clone());
+        }
+    }
+
+    /// Wakes nobody any more. Called by the caller only.
+    pub(crate) fn clear_waker(&self) {
+        let old = self.waker.lock().take();
+        drop(old);
+    }
+
+    /// Wakes the caller.
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.lock() {
+            // A caller's waker that panics must not unwind into a plugin.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake_by_ref()));
+        }
+    }
+
+    /// Drops the plugin's future if it is waiting, now or when its present poll is over.
+    /// Tells whether it was dropped now.
+    pub(crate) fn cancel(&self) -> bool {
+        self.cancel.store(true, SeqCst);
+        self.cancel_if_asked()
+    }
+
+    /// Does what `cancel` asked for while the future was being polled. To be called after every unlock.
+    pub(crate) fn cancel_if_asked(&self) -> bool {
+        if !self.cancel.load(SeqCst) {
+            return false;
+        }
+        let Some(mut parked) = self.parked.try_lock() else { return false };
+        let Parked::Idle(record) = *parked else { return false };
+        *parked = Parked::Cancelled;
+        // SAFETY: `Idle` says that the record is pinned and holds a future; the lock makes it ours.
+        unsafe { drop_future(record) };
+        drop(parked);
+        self.wake();
+        true
+    }
+}
+
+/// Drops the plugin's future in `record`, if there is one.
+///
+/// # Safety
+/// The record is valid, nobody else uses it, and a ticket keeps the generation.
+pub(crate) unsafe fn drop_future(record: Record) {
+    let call = record.0.as_ptr();
+    // SAFETY: as the caller promises.
+    if let Some(drop) = unsafe { (*call).drop.take() } {
+        // SAFETY: the plugin set it for the future that stands in this record. It never unwinds.
+        unsafe { drop(call) };
+    }
+}
+
+/// The wakers that a plugin keeps: counted references to a [`Waiting`].
+static KEPT: WakerVTable =
+    WakerVTable { clone: kept_clone, wake: kept_wake, wake_by_ref: kept_wake_by_ref, drop: kept_drop };
+
+unsafe extern "C" fn kept_clone(header: *const WakerHeader) -> *const WakerHeader {
+    // SAFETY: a kept waker is a counted reference to a `Waiting`, whose first field the header is.
+    unsafe { Arc::increment_strong_count(header.cast::<Waiting>()) };
+    header
+}
+
+unsafe extern "C" fn kept_wake(header: *const WakerHeader) {
+    // SAFETY: as in `kept_clone`; this gives the reference back.
+    unsafe { Arc::from_raw(header.cast::<Waiting>()) }.wake();
+}
+
+unsafe extern "C" fn kept_wake_by_ref(header: *const WakerHeader) {
+    // SAFETY: as in `kept_clone`; the reference stays the plugin's.
+    ManuallyDrop::new(unsafe { Arc::from_raw(header.cast::<Waiting>()) }).wake();
+}
+
+unsafe extern "C" fn kept_drop(header: *const WakerHeader) {
+    // SAFETY: as in `kept_clone`; this gives the reference back.
+    drop(unsafe { Arc::from_raw(header.cast::<Waiting>()) });
+}
+
+/// The calls of one generation that wait, so that an unload can cancel them.
+#[derive(Default)]
+pub(crate) struct WaitingCalls {
+    calls: Mutex<HashMap<u64, Arc<Waiting>>>,
+    next: AtomicU64,
+}
+
+impl WaitingCalls {
+    pub(crate) fn add(&self, waiting: Arc<Waiting>) -> u64 {
+        let number = self.next.fetch_add(1, SeqCst);
+        self.calls.lock().insert(number, waiting);
+        number
+    }
+
+    pub(crate) fn remove(&self, number: u64) {
+        self.calls.lock().remove(&number);
+    }
+
+    /// Cancels all that wait; those being polled are cancelled when their poll is over. Tells how many
+    /// there were.
+    ///
+    /// The caller holds a ticket of the generation.
+    pub(crate) fn cancel_all(&self) -> usize {
+        let waiting: Vec<_> = self.calls.lock().values().cloned().collect();
+        for call in &waiting {
+            call.cancel();
+        }
+        waiting.len()
+    }
+}

@@ -1,0 +1,196 @@
+//! A generation's object: a foreign one in a library, or one of the host program's own. Both have the same
+//! hooks.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use oxide_plugin_api::{Envelope, Error, Payload};
+use tokio::{runtime::Handle, sync::RwLock};
+
+use crate::{
+    boundary::{
+        frames::{self, Frame},
+        hooks::HookEnd,
+        lend::BoxFuture,
+        module::ForeignModule,
+    },
+    bus::MessageBus,
+    error::{KernelError, Result},
+    module::AnyModule,
+};
+
+/// What a generation consists of, apart from its bookkeeping.
+pub(crate) enum Object {
+    Foreign(ForeignModule),
+    InProcess(InProcess),
+}
+
+/// A module of the host program's own.
+pub(crate) struct InProcess {
+    /// `None` once it has been dropped. The lock is free whenever the gate and the lease are kept to; it is
+    /// there so that a mistake of ours is an error and not two `&mut`.
+    module: Arc<RwLock<Option<AnyModule>>>,
+    frame: Frame,
+}
+
+impl InProcess {
+    pub(crate) fn new(module: AnyModule, frame: Frame) -> Self {
+        Self { module: Arc::new(RwLock::new(Some(module))), frame }
+    }
+
+    /// One call, to be polled by its caller.
+    pub(crate) fn invoke(
+        &self,
+        method: String,
+        payload: Payload,
+        frame: Frame,
+    ) -> BoxFuture<Result<Payload>> {
+        let module = self.module.clone().try_read_owned();
+        let call = async move {
+            let module = module.map_err(|_| KernelError::new("the module is being changed"))?;
+            match &*module {
+                Some(module) => module.invoke(&method, payload).await,
+                None => Err(KernelError::new("the module is gone")),
+            }
+        };
+        Box::pin(Within { frame, runtime: None, future: Box::pin(call) })
+    }
+
+    fn on_message(&self, envelope: Envelope, runtime: Option<Handle>) -> BoxFuture<HookEnd<Payload>> {
+        let module = self.module.clone().try_read_owned();
+        let hook = async move {
+            match module.as_deref() {
+                Ok(Some(module)) => module.on_message(envelope).await,
+                _ => Err(KernelError::new("the module is being changed")),
+            }
+        };
+        self.hook(runtime, hook)
+    }
+
+    fn exclusive<F>(
+        &self,
+        runtime: Option<Handle>,
+        hook: impl FnOnce(tokio::sync::OwnedRwLockMappedWriteGuard<Option<AnyModule>, AnyModule>) -> F,
+    ) -> BoxFuture<HookEnd<Payload>>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let guard = self.module.clone().try_write_owned().ok().and_then(|guard| {
+            tokio::sync::OwnedRwLockWriteGuard::try_map(guard, Option::as_mut).ok()
+        });
+        match guard {
+            Some(guard) => self.hook(runtime, hook(guard)),
+            None => Box::pin(async {
+                HookEnd::Failed(Error::new("the module is still held by a call or an earlier hook"))
+            }),
+        }
+    }
+
+    fn hook(
+        &self,
+        runtime: Option<Handle>,
+        hook: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> BoxFuture<HookEnd<Payload>> {
+        let end = async move {
+            match hook.await {
+                Ok(()) => HookEnd::Ok(Payload::empty()),
+                Err(error) => HookEnd::Failed(text_of(&error)),
+            }
+        };
+        Box::pin(Within { frame: self.frame, runtime, future: Box::pin(end) })
+    }
+
+    /// Drops the module; what its destructor does, panics included, is the caller's.
+    pub(crate) fn destroy(&self) {
+        if let Ok(mut module) = self.module.clone().try_write_owned() {
+            let module = module.take();
+            frames::within(self.frame, || drop(module));
+        }
+    }
+
+    /// Asks the module what it is.
+    pub(crate) fn metadata(&self) -> Option<oxide_plugin_api::ModuleMetadata> {
+        let module = self.module.try_read().ok()?;
+        frames::within(self.frame, || module.as_ref().map(AnyModule::metadata))
+    }
+}
+
+impl Object {
+    pub(crate) fn init(&self, bus: MessageBus, runtime: Option<Handle>) -> BoxFuture<HookEnd<Payload>> {
+        match self {
+            Self::Foreign(module) => module.init(),
+            Self::InProcess(module) => {
+                module.exclusive(runtime, |mut module| async move { module.init(bus).await })
+            }
+        }
+    }
+
+    pub(crate) fn start(&self, runtime: Option<Handle>) -> BoxFuture<HookEnd<Payload>> {
+        match self {
+            Self::Foreign(module) => module.start(),
+            Self::InProcess(module) => {
+                module.exclusive(runtime, |mut module| async move { module.start().await })
+            }
+        }
+    }
+
+    pub(crate) fn stop(&self, runtime: Option<Handle>) -> BoxFuture<HookEnd<Payload>> {
+        match self {
+            Self::Foreign(module) => module.stop(),
+            Self::InProcess(module) => {
+                module.exclusive(runtime, |mut module| async move { module.stop().await })
+            }
+        }
+    }
+
+    pub(crate) fn on_message(
+        &self,
+        envelope: Envelope,
+        runtime: Option<Handle>,
+    ) -> BoxFuture<HookEnd<Payload>> {
+        match self {
+            Self::Foreign(module) => module.on_message(&envelope),
+            Self::InProcess(module) => module.on_message(envelope, runtime),
+        }
+    }
+}
+
+/// A module's own error as a hook's end.
+fn text_of(error: &KernelError) -> Error {
+    match error {
+        KernelError::UnknownMethod { method, .. } => Error::unknown_method(method),
+        other => {
+            let mut chain = Vec::new();
+            let mut source = std::error::Error::source(other);
+            while let Some(cause) = source {
+                chain.push(cause.to_string());
+                source = cause.source();
+            }
+            chain.into_iter().rev().fold(None, |inner: Option<Error>, cause| {
+                Some(inner.map_or_else(|| Error::new(&cause), |inner| inner.context(&cause)))
+            })
+            .map_or_else(|| Error::new(other), |inner| inner.context(other))
+        }
+    }
+}
+
+/// A future of an in-process module's: polled with its frame, and with the caller's runtime entered.
+struct Within<T> {
+    frame: Frame,
+    runtime: Option<Handle>,
+    future: BoxFuture<T>,
+}
+
+impl<T> Future for Within<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let this = &mut *self;
+        let _entered = this.runtime.as_ref().map(Handle::enter);
+        frames::within(this.frame, || this.future.as_mut().poll(context))
+    }
+}

@@ -1,0 +1,136 @@
+//! The life threads: where hooks, tasks and everything else that runs plugin code of its own accord is run.
+//!
+//! The pool grows whenever all of its threads are busy, so code that blocks holds up nobody else. It
+//! belongs to the process, not to a host: work begun here is finished here, whoever is dropped meanwhile.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::LazyLock,
+    thread,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+/// How long an idle thread waits for work before it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// So many threads may be busy or blocked at once; more work than that waits.
+const MOST: usize = 512;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Pool {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    idle: usize,
+    threads: usize,
+    named: u64,
+}
+
+static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
+
+thread_local! {
+    static IS_LIFE_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `job` on a life thread, soon.
+pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
+    let mut state = POOL.state.lock();
+    state.jobs.push_back(Box::new(job));
+    if state.idle >= state.jobs.len() {
+        POOL.work.notify_one();
+        return;
+    }
+    if state.threads >= MOST {
+        return;
+    }
+    state.threads += 1;
+    state.named += 1;
+    let name = format!("oxide-life-{}", state.named);
+    drop(state);
+    if let Err(error) = thread::Builder::new().name(name).spawn(serve) {
+        POOL.state.lock().threads -= 1;
+        tracing::error!(%error, "no thread for a module's work; it waits for one of the others");
+    }
+}
+
+/// Polls `future` on life threads until it ends.
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    let (runnable, task) = async_task::spawn(future, |runnable: async_task::Runnable| {
+        run(move || {
+            runnable.run();
+        });
+    });
+    runnable.schedule();
+    task.detach();
+}
+
+/// Runs `job` on a life thread: at once when this is one.
+pub(crate) fn run_here_or_there(job: Box<dyn FnOnce() + Send>) {
+    if IS_LIFE_THREAD.get() { job() } else { run(job) }
+}
+
+fn serve() {
+    IS_LIFE_THREAD.set(true);
+    loop {
+        let job = {
+            let mut state = POOL.state.lock();
+            loop {
+                if let Some(job) = state.jobs.pop_front() {
+                    break job;
+                }
+                state.idle += 1;
+                let timed_out = POOL.work.wait_for(&mut state, IDLE).timed_out();
+                state.idle -= 1;
+                if timed_out && state.jobs.is_empty() {
+                    state.threads -= 1;
+                    return;
+                }
+            }
+        };
+        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            tracing::error!("work on a life thread panicked; the thread goes on");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn work_that_blocks_holds_up_nobody() {
+        let (release, blocked) = mpsc::channel::<()>();
+        let blocked = std::sync::Arc::new(Mutex::new(blocked));
+        let (done, ended) = mpsc::channel();
+        for _ in 0..20 {
+            let blocked = blocked.clone();
+            run(move || {
+                let _ = blocked.lock().recv();
+            });
+        }
+        run(move || done.send(()).unwrap());
+        ended.recv().unwrap();
+        drop(release);
+    }
+
+    #[test]
+    fn a_future_is_polled_again_when_it_is_woken() {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let (done, ended) = mpsc::channel();
+        spawn(async move { done.send(receive.await.unwrap()).unwrap() });
+        send.send(5).unwrap();
+        assert_eq!(ended.recv().unwrap(), 5);
+    }
+}
