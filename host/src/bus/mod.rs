@@ -17,6 +17,8 @@ mod queue;
 mod request;
 mod roster;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::{
