@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// How long the thread stays when nothing is left to do.
+/// How long the thread stays, at most, when nothing is left to do.
 const LINGER: Duration = Duration::from_secs(5);
 /// The furthest deadline: whoever asks for more does not mean it.
 const FURTHEST: Duration = Duration::from_secs(60 * 60 * 24 * 365);
@@ -102,10 +102,12 @@ fn keep_time() {
             MutexGuard::unlocked(&mut alarms, || alarm.map(Waker::wake));
             continue;
         }
-        let until = next.unwrap_or(now + LINGER);
+        // Also with a far deadline ahead it looks up now and then: that one may be dropped long before.
+        let longest = now + LINGER;
+        let until = next.map_or(longest, |at| at.min(longest));
         alarms.sleeps_until = Some(until);
         let timed_out = CLOCK.changed.wait_until(&mut alarms, until).timed_out();
-        if timed_out && next.is_none() && alarms.waiting.is_empty() {
+        if timed_out && alarms.waiting.is_empty() {
             alarms.sleeps_until = None;
             return;
         }

@@ -5,7 +5,6 @@ use oxide_plugin_api::Filter;
 /// What happens to a message when the subscription it is for is full. Either way somebody is told: the
 /// publisher, by having to wait, or the subscriber, by [`Subscription::missed`](super::Subscription::missed).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Overflow {
     /// The publisher waits until there is room. Nothing is lost, and whoever came first goes first.
     ///
