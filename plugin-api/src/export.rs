@@ -44,7 +44,7 @@ macro_rules! __export {
     (@constructor $target:tt $capabilities:tt ($other:ident)) => {
         ::core::compile_error!("the only choice here is `allocator = none`");
     };
-    (@emit ($adapter:ident, $kind:literal, $module:ty, $constructor:path) ($($capability:literal),*) $allocator:literal) => {
+    (@emit ($adapter:ident, $kind:literal, $module:ty, $constructor:expr) ($($capability:literal),*) $allocator:literal) => {
         #[cfg(not(test))]
         const _: () = {
             use $crate::__private as private;

@@ -82,10 +82,11 @@ pub struct WakerVTable {
 }
 
 static PLUGIN_WAKER: RawWakerVTable = RawWakerVTable::new(
-    // SAFETY (all four): a waker's data is a `WakerHeader` of the host's that is valid until dropped.
-    |data| unsafe {
+    |data| {
         let header = data.cast::<WakerHeader>();
-        RawWaker::new(((*header).vtable.clone)(header).cast(), &PLUGIN_WAKER)
+        // SAFETY: a waker's data is a `WakerHeader` of the host's that is valid until it is dropped.
+        let kept = unsafe { ((*header).vtable.clone)(header) };
+        RawWaker::new(kept.cast(), &PLUGIN_WAKER)
     },
     // SAFETY: as above.
     |data| unsafe { ((*data.cast::<WakerHeader>()).vtable.wake)(data.cast()) },
