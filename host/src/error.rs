@@ -103,6 +103,14 @@ pub enum KernelError {
         /// Which hook.
         hook: &'static str,
     },
+    /// Calls did not come out of the module before the deadline.
+    #[error("{count} calls are still inside module `{module}`, so its hooks cannot run")]
+    CallsInside {
+        /// Which module.
+        module: String,
+        /// How many.
+        count: usize,
+    },
     /// The module is not in a state in which it can do this.
     #[error("module `{module}` is {from}, so it cannot become {to}")]
     IllegalTransition {
@@ -175,6 +183,7 @@ impl KernelError {
             Self::HookPanicked { .. } => "hook_panicked",
             Self::HookTimedOut { .. } => "hook_timed_out",
             Self::HookStuck { .. } => "hook_stuck",
+            Self::CallsInside { .. } => "calls_inside",
             Self::IllegalTransition { .. } => "illegal_transition",
             Self::NotRunning { .. } => "not_running",
             Self::SelfWait { .. } => "self_wait",

@@ -80,12 +80,14 @@ impl From<Event> for Message {
 #[serde(rename_all = "snake_case", tag = "type")]
 #[non_exhaustive]
 pub enum Command {
-    /// Start a module; answered by [`Event::ModuleStarted`] or [`Event::CommandFailed`].
+    /// Start a module; answered by [`Event::ModuleStarted`], by [`Event::CommandCompleted`] when it was
+    /// running already, by [`Event::CommandScheduled`] when the module itself asked, or by
+    /// [`Event::CommandFailed`].
     Start {
         /// Which one.
         module_id: String,
     },
-    /// Stop a module; answered by [`Event::ModuleStopped`] or [`Event::CommandFailed`].
+    /// Stop a module; answered as [`Command::Start`] is, with [`Event::ModuleStopped`].
     Stop {
         /// Which one.
         module_id: String,
@@ -166,6 +168,16 @@ pub enum Event {
         /// The reply: the JSON it holds, else its text, else `{"base64": "…"}`.
         payload: Value,
     },
+    /// A command had nothing to change: what it asks for is so already.
+    CommandCompleted {
+        /// Which one.
+        module_id: String,
+    },
+    /// A module asked for its own start or stop: it will be done when its present calls allow.
+    CommandScheduled {
+        /// Which one.
+        module_id: String,
+    },
     /// A command could not be carried out.
     CommandFailed {
         /// The module it was addressed to, if any.
@@ -200,6 +212,8 @@ impl Event {
             | Self::ModuleSwapped { module_id, .. }
             | Self::ModuleUnloaded { module_id, .. }
             | Self::InvokeCompleted { module_id, .. }
+            | Self::CommandCompleted { module_id }
+            | Self::CommandScheduled { module_id }
             | Self::Custom { module_id, .. } => Some(module_id),
             Self::CommandFailed { module_id, .. } => module_id.as_deref(),
             Self::Pong { .. } => None,

@@ -6,11 +6,10 @@
 //! - `roster.rs`: who is on the bus;
 //! - `subscription.rs`: the subscriber's end;
 //! - `handler.rs`: those who act on what is published;
-//! - `request.rs`, `deadline.rs`: a command and its answer.
+//! - `request.rs`: a command and its answer.
 //!
-//! No lock is held across an await, or while a waker runs. Nothing here depends on tokio's runtime.
+//! No lock is held across an await, or while a waker runs. Nothing here depends on the embedder's runtime.
 
-mod deadline;
 mod handler;
 mod options;
 mod queue;
@@ -74,6 +73,11 @@ impl MessageBus {
 
     /// Subscribes to what `options` ask for, published from now on.
     pub async fn subscribe_with(&self, options: SubscribeOptions) -> Subscription {
+        self.join(options)
+    }
+
+    /// [`subscribe_with`](Self::subscribe_with), which waits for nothing.
+    pub(crate) fn join(&self, options: SubscribeOptions) -> Subscription {
         let queue = Arc::new(Queue::new(options));
         self.roster.join(&queue);
         Subscription::new(queue, Arc::downgrade(&self.roster))

@@ -1,16 +1,14 @@
 //! A command and its answer.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    task::Poll,
-    time::Duration,
-};
+use std::time::Duration;
 
 use oxide_plugin_api::{Command, Envelope, Event, Filter, Message};
 
-use super::{MessageBus, SubscribeOptions, deadline::Deadline};
-use crate::error::{KernelError, Result};
+use super::{MessageBus, SubscribeOptions};
+use crate::{
+    error::{KernelError, Result},
+    kernel,
+};
 
 impl MessageBus {
     /// Sends a command and waits for its answer: the first event that carries the command's id as
@@ -30,21 +28,15 @@ impl MessageBus {
         command: Command,
         timeout: Duration,
     ) -> Result<Event> {
-        let envelope = Envelope::new(source, command);
-        let deadline = Deadline::after(timeout)
-            .map_err(|error| KernelError::Bus(format!("cannot keep time for a request: {error}")))?;
-        let mut deadline = pin!(deadline);
-        let mut answer = pin!(self.answer_to(envelope));
-        poll_fn(|context| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
-                return Poll::Ready(answer);
-            }
-            deadline
-                .as_mut()
-                .poll(context)
-                .map(|()| Err(KernelError::Bus(format!("no answer to the command came within {timeout:?}"))))
+        self.answer_within(Envelope::new(source, command), timeout).await
+    }
+
+    /// The same for a command that is an envelope already.
+    pub(crate) async fn answer_within(&self, envelope: Envelope, timeout: Duration) -> Result<Event> {
+        kernel::ready().map_err(KernelError::Setup)?;
+        kernel::within(timeout, self.answer_to(envelope)).await.unwrap_or_else(|| {
+            Err(KernelError::Bus(format!("no answer to the command came within {timeout:?}")))
         })
-        .await
     }
 
     async fn answer_to(&self, envelope: Envelope) -> Result<Event> {

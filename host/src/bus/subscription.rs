@@ -76,6 +76,11 @@ impl Receiver {
         self.queue.poll_take(context).map(|envelope| envelope.map(Arc::unwrap_or_clone))
     }
 
+    /// [`poll_recv`](Self::poll_recv) for several readers of one subscription: each message goes to one.
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Envelope>> {
+        self.queue.poll_take(context).map(|envelope| envelope.map(Arc::unwrap_or_clone))
+    }
+
     /// How many messages lie waiting, those of waiting publishers included.
     pub fn len(&self) -> usize {
         self.queue.len()

@@ -15,8 +15,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{kernel, pool};
-use crate::boundary::{hooks::HookEnd, lend::BoxFuture};
+use super::pool;
+use crate::{
+    boundary::{hooks::HookEnd, lend::BoxFuture},
+    kernel,
+};
 
 /// How a hook ended, or that it did not.
 #[derive(Debug)]
@@ -31,16 +34,16 @@ pub(crate) enum HookRun<T> {
 /// been dropped.
 pub(crate) type Lease = OwnedSemaphorePermit;
 
-/// Runs `hook` on a life thread for at most `limit`. `lease` is held until its future is gone, however late
-/// that is.
+/// Runs `hook` on a life thread for at most `limit`. `keep` (a lease, or a ticket) is held until its future
+/// is gone, however late that is.
 pub(crate) async fn run<T: Send + 'static>(
-    lease: Lease,
+    keep: impl Send + Unpin + 'static,
     limit: Duration,
     hook: BoxFuture<HookEnd<T>>,
 ) -> HookRun<T> {
     let (send, receive) = oneshot::channel();
     let cancel = Arc::new(Cancel::default());
-    pool::spawn(Running { hook: Some(hook), cancel: cancel.clone(), send: Some(send), _lease: lease });
+    pool::spawn(Running { hook: Some(hook), cancel: cancel.clone(), send: Some(send), _keep: keep });
     match kernel::within(limit, receive).await {
         Some(Ok(end)) => HookRun::Ended(end),
         Some(Err(_)) => HookRun::Ended(HookEnd::Panicked("the hook's thread gave no answer".to_owned())),
@@ -83,15 +86,15 @@ impl Cancel {
     }
 }
 
-struct Running<T> {
+struct Running<T, K> {
     hook: Option<BoxFuture<HookEnd<T>>>,
     cancel: Arc<Cancel>,
     send: Option<oneshot::Sender<HookEnd<T>>>,
     /// Last: given back when the hook is gone.
-    _lease: Lease,
+    _keep: K,
 }
 
-impl<T> Future for Running<T> {
+impl<T, K: Unpin> Future for Running<T, K> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {

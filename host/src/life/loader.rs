@@ -14,8 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::kernel;
-use crate::error::KernelError;
+use crate::{error::KernelError, kernel};
 
 /// How long an open or a close may take.
 const WATCHDOG: Duration = Duration::from_secs(30);

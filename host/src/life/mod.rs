@@ -4,7 +4,6 @@
 
 pub(crate) mod generation;
 pub(crate) mod hook;
-pub(crate) mod kernel;
 pub(crate) mod loader;
 pub(crate) mod object;
 pub(crate) mod pool;

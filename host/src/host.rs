@@ -1,0 +1,242 @@
+//! The façade for embedders.
+
+use std::{fmt, path::{Path, PathBuf}, sync::Arc};
+
+use oxide_plugin_api::Payload;
+
+use crate::{
+    bus::MessageBus,
+    error::Result,
+    intake::{LoadPolicy, StagingDir},
+    life::undertaker,
+    manager::{Limits, LoadOptions, Loading, ModuleHandle, ModuleManager},
+    report::{ModuleInfo, Receipt, Retained},
+};
+
+/// A plugin host: a manager, a bus, and a private folder for the copies that are opened. Cheap to clone.
+///
+/// ```no_run
+/// # async fn example() -> oxide_host::error::Result<()> {
+/// let host = oxide_host::Host::new()?;
+/// host.load("./libecho.so").await?;
+/// let echo = host.module("echo")?;
+/// let reply = echo.invoke("echo", "hello").await?;
+/// assert_eq!(reply.as_bytes(), b"hello");
+/// for receipt in host.shutdown().await {
+///     println!("{}: unmapped {}", receipt.id, receipt.unmapped);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Host {
+    manager: ModuleManager,
+    bus: MessageBus,
+    loading: Loading,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("manager", &self.manager).finish_non_exhaustive()
+    }
+}
+
+/// Sets up a [`Host`].
+#[derive(Clone, Debug, Default)]
+pub struct HostBuilder {
+    bus: Option<MessageBus>,
+    limits: Limits,
+    staging: Option<PathBuf>,
+    policy: LoadPolicy,
+}
+
+impl HostBuilder {
+    /// Uses this bus instead of one of its own.
+    #[must_use]
+    pub fn bus(mut self, bus: MessageBus) -> Self {
+        self.bus = Some(bus);
+        self
+    }
+
+    /// Keeps the private copies below this folder, which must allow execution.
+    #[must_use]
+    pub fn staging_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.staging = Some(folder.into());
+        self
+    }
+
+    /// Opens plugins also when they need libraries that are not part of the system, whose constructors then
+    /// run uninspected.
+    #[must_use]
+    pub fn allow_foreign_libraries(mut self, allow: bool) -> Self {
+        self.policy.allow_foreign_libraries = allow;
+        self
+    }
+
+    /// The deadlines and bounds, to be changed.
+    pub fn limits_mut(&mut self) -> &mut Limits {
+        &mut self.limits
+    }
+
+    /// Sets up the host.
+    ///
+    /// # Errors
+    /// [`KernelError::Io`](crate::error::KernelError::Io) when the private folder cannot be prepared, and
+    /// [`KernelError::Setup`](crate::error::KernelError::Setup) when the system gives it no threads.
+    pub fn build(self) -> Result<Host> {
+        let bus = self.bus.unwrap_or_default();
+        let manager = ModuleManager::with_limits(bus.clone(), self.limits)?;
+        let staging = Arc::new(StagingDir::open(self.staging.as_deref())?);
+        Ok(Host { manager, bus, loading: Loading { staging, policy: self.policy } })
+    }
+}
+
+macro_rules! limit_setters {
+    ($($(#[$doc:meta])* $name:ident => $field:ident),* $(,)?) => {
+        impl HostBuilder {
+            $(
+                $(#[$doc])*
+                #[must_use]
+                pub fn $name(mut self, limit: std::time::Duration) -> Self {
+                    self.limits.$field = limit;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+limit_setters! {
+    /// How long the constructor, `metadata`, `configure` and `init` may each take: 30 s by default.
+    init_timeout => init,
+    /// How long `start` may take: 30 s by default.
+    start_timeout => start,
+    /// How long `stop` may take: 10 s by default.
+    stop_timeout => stop,
+    /// How long calls may take to come out before a stop or an unload cancels those that wait: 10 s by
+    /// default.
+    drain_timeout => drain,
+    /// How long one `on_message` may take: 30 s by default.
+    message_timeout => message,
+}
+
+impl Host {
+    /// A host with the defaults.
+    ///
+    /// # Errors
+    /// As [`HostBuilder::build`].
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// A host with something else than the defaults.
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    /// Loads a plugin and starts it. All or nothing: whatever fails is undone.
+    ///
+    /// # Errors
+    /// [`KernelError::Refused`](crate::error::KernelError::Refused) before any of its code ran; a duplicate
+    /// or invalid id; a hook's own failure.
+    pub async fn load(&self, path: impl AsRef<Path>) -> Result<ModuleInfo> {
+        self.load_with(path, LoadOptions::new()).await
+    }
+
+    /// Loads a plugin in another way than the usual one.
+    ///
+    /// # Errors
+    /// As [`Host::load`].
+    pub async fn load_with(&self, path: impl AsRef<Path>, options: LoadOptions) -> Result<ModuleInfo> {
+        self.manager.load(self.loading.clone(), path.as_ref().to_owned(), options).await
+    }
+
+    /// Ends a module; the receipt says what was done and whether the library is gone.
+    ///
+    /// # Errors
+    /// As [`ModuleManager::unload`].
+    pub async fn unload(&self, id: &str) -> Result<Receipt> {
+        self.manager.unload(id).await
+    }
+
+    /// As [`ModuleManager::start`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start(&self, id: &str) -> Result<()> {
+        self.manager.start(id).await
+    }
+
+    /// As [`ModuleManager::stop`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stop(&self, id: &str) -> Result<()> {
+        self.manager.stop(id).await
+    }
+
+    /// Calls a module by its id. Who calls often keeps a [`Host::module`].
+    ///
+    /// # Errors
+    /// As [`ModuleHandle::invoke`].
+    pub async fn invoke(&self, id: &str, method: &str, payload: impl Into<Payload>) -> Result<Payload> {
+        let payload = payload.into();
+        self.module(id)?.invoke(method, payload).await
+    }
+
+    /// A handle to call a module by, which follows it through swaps.
+    ///
+    /// # Errors
+    /// [`KernelError::UnknownModule`](crate::error::KernelError::UnknownModule).
+    pub fn module(&self, id: &str) -> Result<ModuleHandle> {
+        self.manager.handle(id)
+    }
+
+    /// All modules, by id.
+    pub async fn list(&self) -> Vec<ModuleInfo> {
+        self.manager.infos()
+    }
+
+    /// One module.
+    ///
+    /// # Errors
+    /// [`KernelError::UnknownModule`](crate::error::KernelError::UnknownModule).
+    pub async fn show(&self, id: &str) -> Result<ModuleInfo> {
+        self.manager.info(id)
+    }
+
+    /// What this process keeps mapped after unloads, and why.
+    pub fn retained(&self) -> Vec<Retained> {
+        undertaker::retained()
+    }
+
+    /// The manager.
+    pub fn modules(&self) -> &ModuleManager {
+        &self.manager
+    }
+
+    /// The bus.
+    pub fn bus(&self) -> &MessageBus {
+        &self.bus
+    }
+
+    /// Unloads every module, all at once; the receipts are in the order of the ids.
+    pub async fn shutdown(&self) -> Vec<Receipt> {
+        let ends: Vec<_> = self
+            .manager
+            .infos()
+            .into_iter()
+            .map(|info| {
+                let manager = self.manager.clone();
+                crate::kernel::spawn(async move { manager.unload(&info.id).await })
+            })
+            .collect();
+        let mut receipts = Vec::new();
+        for end in ends {
+            // A module that is gone already has given its receipt to whoever unloaded it.
+            if let Ok(Ok(receipt)) = end.await {
+                receipts.push(receipt);
+            }
+        }
+        receipts
+    }
+}

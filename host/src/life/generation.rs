@@ -1,0 +1,99 @@
+//! One loaded build of a module: its object, its seat at the calls gate, and the right to be alone with it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    hook::Lease,
+    object::{InProcess, Object},
+};
+use crate::{
+    boundary::{
+        call::Callee,
+        frames::Frame,
+        module::ForeignModule,
+        seat::{Seat, Seats},
+    },
+    intake::LinkFacts,
+    kernel,
+    module::AnyModule,
+};
+
+/// The seats of all generations of this process.
+pub(crate) static SEATS: Seats<Generation> = Seats::new();
+
+/// One loaded build of a module.
+pub(crate) struct Generation {
+    /// 1, 2, 3… within its module.
+    pub(crate) number: u64,
+    /// Unique in this process.
+    pub(crate) unique: u64,
+    pub(crate) object: Object,
+    /// The file it came from, and what inspecting it found; `None` for an in-process module.
+    pub(crate) origin: Option<Origin>,
+    /// Whether `init` has run.
+    pub(crate) initialised: AtomicBool,
+    alone: Arc<Semaphore>,
+}
+
+/// Where a foreign generation came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) path: PathBuf,
+    pub(crate) facts: LinkFacts,
+}
+
+/// A number that no other generation or module of this process has.
+pub(crate) fn unique_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, SeqCst)
+}
+
+impl Generation {
+    pub(crate) fn foreign(number: u64, module: ForeignModule, origin: Origin) -> Self {
+        let unique = module.lending().generation;
+        Self::new(number, unique, Object::Foreign(module), Some(origin))
+    }
+
+    pub(crate) fn in_process(number: u64, module_number: u64, module: AnyModule) -> Self {
+        let unique = unique_number();
+        let frame = Frame { module: module_number, generation: unique, shard: None };
+        Self::new(number, unique, Object::InProcess(InProcess::new(module, frame)), None)
+    }
+
+    fn new(number: u64, unique: u64, object: Object, origin: Option<Origin>) -> Self {
+        Self {
+            number,
+            unique,
+            object,
+            origin,
+            initialised: AtomicBool::new(false),
+            alone: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Waits to be alone with the object; `None` when an earlier hook still has it after `limit`.
+    pub(crate) async fn alone(&self, limit: Duration) -> Option<Lease> {
+        kernel::within(limit, self.alone.clone().acquire_owned()).await.and_then(Result::ok)
+    }
+}
+
+impl Callee for Generation {
+    fn foreign(&self) -> Option<&ForeignModule> {
+        match &self.object {
+            Object::Foreign(module) => Some(module),
+            Object::InProcess(_) => None,
+        }
+    }
+}
+
+/// A generation's seat.
+pub(crate) type GenerationSeat = &'static Seat<Generation>;

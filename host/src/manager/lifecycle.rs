@@ -1,0 +1,324 @@
+//! A module's life: one actor for each module carries out what is asked of it, one thing after the other.
+//!
+//! It runs on the kernel's own thread and never on anybody's runtime, so an operation ends although its
+//! caller went away. Hooks run on life threads; nothing is locked while they do.
+
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use oxide_plugin_api::{Event, ModuleState, Payload};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+use uuid::Uuid;
+
+use super::{
+    registry::{Entry, Shared},
+    unload,
+};
+use crate::{
+    boundary::{frames, hooks::HookEnd, lend::{BoxFuture, Phase}},
+    bus::Envelope,
+    error::{KernelError, Result},
+    kernel,
+    life::{hook::{self, HookRun}, object::Object},
+    report::Receipt,
+};
+
+/// Who announces transitions.
+pub(crate) const KERNEL: &str = "kernel";
+
+/// Something to do with a module, and where to tell how it went.
+pub(crate) enum Op {
+    Init(Option<Handle>, oneshot::Sender<Result<()>>),
+    Start(Asked, oneshot::Sender<Result<Moved>>),
+    Stop(Asked, oneshot::Sender<Result<Moved>>),
+    Unload(Option<Handle>, oneshot::Sender<Result<Receipt>>),
+}
+
+/// On whose behalf something is done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    /// The caller's runtime, for the hooks of an in-process module.
+    pub(crate) runtime: Option<Handle>,
+    /// The command that asked; the announcement answers it.
+    pub(crate) command: Option<Uuid>,
+}
+
+/// Whether an operation changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    Yes,
+    /// It was so already; nothing was run and nothing announced.
+    AlreadyThere,
+}
+
+/// Asks the actor and waits for its answer.
+///
+/// # Errors
+/// [`KernelError::SelfWait`] from inside the module itself; whatever the operation fails with.
+pub(crate) async fn ask<T>(
+    entry: &Entry,
+    action: &'static str,
+    op: impl FnOnce(oneshot::Sender<Result<T>>) -> Op,
+) -> Result<T> {
+    if frames::find(|frame| frame.module == entry.number).is_some() {
+        return Err(KernelError::SelfWait { module: entry.id.as_ref().to_owned(), action });
+    }
+    let (send, receive) = oneshot::channel();
+    let gone = || KernelError::UnknownModule(entry.id.as_ref().to_owned());
+    entry.ops.send(op(send)).map_err(|_| gone())?;
+    receive.await.map_err(|_| gone())?
+}
+
+/// Starts the actor of a registered module.
+pub(crate) fn run(shared: Arc<Shared>, entry: Arc<Entry>, mut ops: mpsc::UnboundedReceiver<Op>) {
+    kernel::spawn(async move {
+        while let Some(op) = ops.recv().await {
+            match op {
+                Op::Init(runtime, reply) => {
+                    let done = init(&shared, &entry, runtime.as_ref()).await;
+                    let _ = reply.send(done);
+                }
+                Op::Start(asked, reply) => {
+                    let done = start(&shared, &entry, &asked).await;
+                    let _ = reply.send(done);
+                }
+                Op::Stop(asked, reply) => {
+                    let done = stop(&shared, &entry, &asked).await;
+                    let _ = reply.send(done);
+                }
+                Op::Unload(runtime, reply) => {
+                    let receipt = unload::unload(&shared, &entry, runtime.as_ref()).await;
+                    let _ = reply.send(Ok(receipt));
+                    return;
+                }
+            }
+        }
+    });
+}
+
+/// Moves to a state. Announcements come after, when it is true.
+pub(crate) fn set_state(entry: &Entry, state: ModuleState) {
+    if state != ModuleState::Failed {
+        *entry.failure.lock() = None;
+    }
+    entry.state.send_replace(state);
+}
+
+pub(crate) fn announce(shared: &Shared, event: Event) {
+    shared.bus.announce(Envelope::new(KERNEL, event));
+}
+
+/// Announces what a command asked for; the announcement is its answer.
+fn answer(shared: &Shared, asked: &Asked, event: Event) {
+    let mut envelope = Envelope::new(KERNEL, event);
+    envelope.correlation_id = asked.command;
+    shared.bus.announce(envelope);
+}
+
+fn fail(shared: &Shared, entry: &Entry, error: KernelError) -> KernelError {
+    let reason = error.to_string();
+    *entry.failure.lock() = Some(reason.clone());
+    set_state(entry, ModuleState::Failed);
+    announce(shared, Event::ModuleFailed { module_id: entry.id.as_ref().to_owned(), reason });
+    error
+}
+
+fn illegal(entry: &Entry, to: ModuleState) -> KernelError {
+    KernelError::IllegalTransition { module: entry.id.as_ref().to_owned(), from: entry.state(), to }
+}
+
+/// Runs one exclusive hook, within its deadline.
+pub(crate) async fn run_hook(
+    module: &str,
+    hook: &'static str,
+    limit: Duration,
+    generation: &crate::life::generation::Generation,
+    make: impl FnOnce() -> BoxFuture<HookEnd<Payload>>,
+) -> Result<()> {
+    let Some(lease) = generation.alone(limit).await else {
+        return Err(KernelError::HookStuck { module: module.to_owned(), hook: "earlier hook" });
+    };
+    let run = hook::run(lease, limit, make()).await;
+    result_of(module, hook, limit, run).map(drop)
+}
+
+/// What a hook's run comes to.
+pub(crate) fn result_of<T>(
+    module: &str,
+    hook: &'static str,
+    limit: Duration,
+    run: HookRun<T>,
+) -> Result<T> {
+    let module = module.to_owned();
+    match run {
+        HookRun::Ended(HookEnd::Ok(value)) => Ok(value),
+        HookRun::Ended(HookEnd::Failed(error)) => Err(KernelError::HookFailed {
+            module,
+            hook,
+            message: error.to_string(),
+            chain: error.chain().to_vec(),
+        }),
+        HookRun::Ended(HookEnd::Panicked(message)) => Err(KernelError::HookPanicked { module, hook, message }),
+        HookRun::TimedOut => Err(KernelError::HookTimedOut { module, hook, after: limit }),
+    }
+}
+
+async fn init_hook(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> Result<()> {
+    let generation = &entry.generation;
+    if generation.initialised.load(SeqCst) {
+        return Ok(());
+    }
+    run_hook(&entry.id, "init", shared.limits.init, generation, || {
+        generation.object.init(shared.bus.clone(), runtime.cloned())
+    })
+    .await?;
+    generation.initialised.store(true, SeqCst);
+    Ok(())
+}
+
+/// `init`: Loaded (or Failed in an earlier `init`) to Loaded.
+async fn init(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> Result<()> {
+    if entry.generation.initialised.load(SeqCst) {
+        return Ok(());
+    }
+    set_state(entry, ModuleState::Starting);
+    match init_hook(shared, entry, runtime).await {
+        Ok(()) => {
+            set_state(entry, ModuleState::Loaded);
+            Ok(())
+        }
+        Err(error) => Err(fail(shared, entry, error)),
+    }
+}
+
+/// `start`: Loaded, Stopped or Failed to Running.
+async fn start(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
+    match entry.state() {
+        ModuleState::Running => return Ok(Moved::AlreadyThere),
+        ModuleState::Loaded | ModuleState::Stopped | ModuleState::Failed => {}
+        ModuleState::Starting | ModuleState::Stopping => return Err(illegal(entry, ModuleState::Running)),
+    }
+    if !entry.seat.gate().is_drained() {
+        // Calls that did not come out before the stop failed: `start` would be a second `&mut`.
+        return Err(fail(shared, entry, stuck_calls(entry)));
+    }
+    set_state(entry, ModuleState::Starting);
+    if let Err(error) = init_hook(shared, entry, asked.runtime.as_ref()).await {
+        return Err(fail(shared, entry, error));
+    }
+    let generation = &entry.generation;
+    let started = run_hook(&entry.id, "start", shared.limits.start, generation, || {
+        generation.object.start(asked.runtime.clone())
+    })
+    .await;
+    match started {
+        Ok(()) => {
+            // The gate first: whoever sees it running may call it.
+            entry.seat.gate().open();
+            set_state(entry, ModuleState::Running);
+            answer(shared, asked, Event::ModuleStarted { module_id: entry.id.as_ref().to_owned() });
+            Ok(Moved::Yes)
+        }
+        Err(error) => {
+            end_run_tasks(shared, entry).await;
+            Err(fail(shared, entry, error))
+        }
+    }
+}
+
+/// `stop`: Running to Stopped.
+async fn stop(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
+    match entry.state() {
+        ModuleState::Stopped => return Ok(Moved::AlreadyThere),
+        ModuleState::Running => {}
+        _ => return Err(illegal(entry, ModuleState::Stopped)),
+    }
+    set_state(entry, ModuleState::Stopping);
+    if !drain(shared, entry).await.drained {
+        return Err(fail(shared, entry, stuck_calls(entry)));
+    }
+    match stop_hook(shared, entry, asked.runtime.as_ref()).await {
+        Ok(()) => {
+            set_state(entry, ModuleState::Stopped);
+            answer(shared, asked, Event::ModuleStopped { module_id: entry.id.as_ref().to_owned() });
+            Ok(Moved::Yes)
+        }
+        Err(error) => Err(fail(shared, entry, error)),
+    }
+}
+
+/// Runs `stop` and ends the tasks that belong to it. After the drain.
+pub(crate) async fn stop_hook(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> Result<()> {
+    let generation = &entry.generation;
+    let stopped = run_hook(&entry.id, "stop", shared.limits.stop, generation, || {
+        generation.object.stop(runtime.cloned())
+    })
+    .await;
+    end_run_tasks(shared, entry).await;
+    stopped
+}
+
+async fn end_run_tasks(shared: &Shared, entry: &Entry) {
+    if let Object::Foreign(foreign) = &entry.generation.object {
+        let ended = foreign.lending().end_tasks(Phase::Run);
+        if kernel::within(shared.limits.stop, ended).await.is_none() {
+            tracing::warn!(module = %entry.id, "a task of the module does not end");
+        }
+    }
+}
+
+fn stuck_calls(entry: &Entry) -> KernelError {
+    KernelError::CallsInside { module: entry.id.as_ref().to_owned(), count: entry.seat.gate().inside() }
+}
+
+/// What a drain came to.
+pub(crate) struct Drain {
+    /// Whether nobody is inside any more.
+    pub(crate) drained: bool,
+    /// Calls that came out by themselves.
+    pub(crate) came_out: u64,
+    /// Waiting calls that were cancelled.
+    pub(crate) cancelled: u64,
+}
+
+/// Shuts the gate and waits until nobody is inside; past the deadline, what waits is cancelled.
+pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
+    let gate = entry.seat.gate();
+    let before = gate.inside();
+    gate.shut();
+    if kernel::within(shared.limits.drain, gate.drained()).await.is_some() {
+        return Drain { drained: true, came_out: before as u64, cancelled: 0 };
+    }
+    let cancelled = match &entry.generation.object {
+        Object::Foreign(_) => {
+            let entry_generation = entry.generation.clone();
+            // Cancelling drops futures of the plugin's: on a life thread, under a ticket.
+            let cancelling = hook::run_blocking(
+                CANCELLING,
+                move || {
+                    let Object::Foreign(foreign) = &entry_generation.object else { return 0 };
+                    let Some(_ticket) = foreign.lending().ticket() else { return 0 };
+                    foreign.lending().within(|| foreign.waiting_calls().cancel_all())
+                },
+                drop,
+            );
+            cancelling.await.unwrap_or(0)
+        }
+        Object::InProcess(_) => 0,
+    };
+    let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
+    let left = gate.inside();
+    Drain {
+        drained,
+        came_out: before.saturating_sub(cancelled + left) as u64,
+        cancelled: cancelled as u64,
+    }
+}
+
+/// How long cancelled calls may take to be gone.
+const CANCELLING: Duration = Duration::from_secs(2);

@@ -1,0 +1,37 @@
+//! How long things may take, and how much may wait.
+
+use std::time::Duration;
+
+/// The deadlines and bounds of a manager. The defaults are those of the documentation of each.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// For the constructor, `metadata`, `configure` and `init`, each: 30 s.
+    pub init: Duration,
+    /// For `start`: 30 s.
+    pub start: Duration,
+    /// For `stop`: 10 s.
+    pub stop: Duration,
+    /// For the calls inside to come out by themselves, before those that wait are cancelled: 10 s.
+    pub drain: Duration,
+    /// For one `on_message`: 30 s.
+    pub message: Duration,
+    /// How many messages may wait in a module's mailbox: 1,024.
+    pub mailbox: usize,
+    /// How long a publisher waits for room in a full mailbox before it gets an error: 10 s.
+    pub mailbox_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            init: Duration::from_secs(30),
+            start: Duration::from_secs(30),
+            stop: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+            message: Duration::from_secs(30),
+            mailbox: 1024,
+            mailbox_wait: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The module manager: in-process and foreign modules behind one set of verbs.
+//!
+//! Knows which modules there are and what becomes of them; never touches what crosses the wall itself.
+
+mod commands;
+mod handle;
+mod lifecycle;
+mod limits;
+mod load;
+mod mailbox;
+mod registry;
+mod services;
+mod unload;
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use oxide_plugin_api::{ModuleKind, ModuleMetadata, ModuleState, Payload};
+use tokio::runtime::Handle;
+
+pub use handle::{Invoke, ModuleHandle};
+pub use limits::Limits;
+pub use load::LoadOptions;
+
+pub(crate) use load::Loading;
+
+use crate::{
+    bus::{HandlerGuard, MessageBus},
+    error::{KernelError, Result},
+    kernel,
+    life::{
+        generation::{Generation, unique_number},
+        hook,
+    },
+    module::{AnyModule, Module, WasmModule},
+    report::{ModuleInfo, Receipt},
+};
+use commands::Commands;
+use lifecycle::{Asked, Op, ask};
+use registry::{Entry, Shared};
+
+/// Registers modules and drives them through their lives. Cheap to clone.
+///
+/// What it is asked to do runs on threads of the host's own and ends there, whatever becomes of the caller
+/// or its runtime. When the last clone is dropped, what is still registered is unloaded in the background.
+#[derive(Clone)]
+pub struct ModuleManager {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    _commands: Arc<Commands>,
+    _on_the_bus: HandlerGuard,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for entry in self.shared.all() {
+            let (send, _) = tokio::sync::oneshot::channel();
+            let _ = entry.ops.send(Op::Unload(None, send));
+        }
+    }
+}
+
+impl fmt::Debug for ModuleManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModuleManager").field("modules", &self.inner.shared.all().len()).finish_non_exhaustive()
+    }
+}
+
+impl ModuleManager {
+    /// A manager that acts on the commands of `bus` and announces every transition there.
+    ///
+    /// # Panics
+    /// When the system gives it no threads; [`Host::new`](crate::Host::new) says so with an error.
+    pub fn new(bus: MessageBus) -> Self {
+        Self::with_limits(bus, Limits::default()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same with other deadlines and bounds.
+    ///
+    /// # Errors
+    /// [`KernelError::Setup`] when the system gives it no threads.
+    pub fn with_limits(bus: MessageBus, limits: Limits) -> Result<Self> {
+        kernel::ready().map_err(KernelError::Setup)?;
+        let shared = Arc::new(Shared::new(bus.clone(), limits));
+        let commands = Arc::new(Commands(shared.clone()));
+        let handler: Arc<dyn crate::bus::Handler> = commands.clone();
+        let on_the_bus = bus.attach_handler(Arc::downgrade(&handler));
+        Ok(Self { inner: Arc::new(Inner { shared, _commands: commands, _on_the_bus: on_the_bus }) })
+    }
+
+    /// Registers a module of the host program's own, as Loaded.
+    ///
+    /// # Errors
+    /// [`KernelError::DuplicateModule`], [`KernelError::InvalidId`], and [`KernelError::HookPanicked`] when
+    /// its `metadata` panics.
+    pub async fn register_native(&self, module: impl Module) -> Result<()> {
+        self.register(AnyModule::Native(Box::new(module)), ModuleKind::Native).await
+    }
+
+    /// Registers a WASM engine of the host program's own, as Loaded.
+    ///
+    /// # Errors
+    /// As [`ModuleManager::register_native`].
+    pub async fn register_wasm(&self, module: impl WasmModule) -> Result<()> {
+        self.register(AnyModule::Wasm(Box::new(module)), ModuleKind::Wasm).await
+    }
+
+    async fn register(&self, module: AnyModule, kind: ModuleKind) -> Result<()> {
+        let shared = &self.inner.shared;
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| module.metadata()));
+        let mut metadata = asked.map_err(|payload| KernelError::HookPanicked {
+            module: "(not registered yet)".to_owned(),
+            hook: "metadata",
+            message: hook::panic_message(payload),
+        })?;
+        metadata.kind = kind;
+        let reservation = shared.reserve(&metadata.id)?;
+        let number = unique_number();
+        let generation = Arc::new(Generation::in_process(1, number, module));
+        load::register(shared, reservation, metadata, generation, number);
+        Ok(())
+    }
+
+    /// Loads a plugin, and starts it unless `options` say otherwise. The work goes on when the caller does
+    /// not wait for it.
+    pub(crate) async fn load(
+        &self,
+        loading: Loading,
+        path: PathBuf,
+        options: LoadOptions,
+    ) -> Result<ModuleInfo> {
+        let shared = self.inner.shared.clone();
+        let runtime = Handle::try_current().ok();
+        let work = kernel::spawn(async move {
+            let entry = load::load(&shared, &loading, path, &options).await?;
+            if options.start
+                && let Err(error) = start(&entry, runtime.clone()).await
+            {
+                let undone = ask(&entry, "unload", |reply| Op::Unload(runtime, reply)).await;
+                tracing::debug!(?undone, "undid a load whose start failed");
+                return Err(error);
+            }
+            Ok(entry.info())
+        });
+        work.await.unwrap_or_else(|error| Err(KernelError::Setup(format!("the load did not end: {error}"))))
+    }
+
+    /// Runs `init`. A repeated one is Ok, runs nothing and announces nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::UnknownModule`], [`KernelError::SelfWait`], and the hook's own failure, which makes the
+    /// module Failed.
+    pub async fn init(&self, id: &str) -> Result<()> {
+        let entry = self.inner.shared.find(id)?;
+        let runtime = Handle::try_current().ok();
+        ask(&entry, "init", |reply| Op::Init(runtime, reply)).await
+    }
+
+    /// Runs `start`, after `init` where that has not run. A repeated one is Ok, runs nothing and announces
+    /// nothing. A Failed module is tried again.
+    ///
+    /// # Errors
+    /// As [`ModuleManager::init`].
+    pub async fn start(&self, id: &str) -> Result<()> {
+        let entry = self.inner.shared.find(id)?;
+        start(&entry, Handle::try_current().ok()).await
+    }
+
+    /// Drains the module's calls and runs `stop`. A repeated one is Ok, runs nothing and announces nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::IllegalTransition`] when it is not running; otherwise as [`ModuleManager::init`].
+    pub async fn stop(&self, id: &str) -> Result<()> {
+        let entry = self.inner.shared.find(id)?;
+        let asked = Asked { runtime: Handle::try_current().ok(), command: None };
+        ask(&entry, "stop", |reply| Op::Stop(asked, reply)).await.map(drop)
+    }
+
+    /// Ends a module from whatever state it is in. What could not be done is on the receipt.
+    ///
+    /// # Errors
+    /// [`KernelError::UnknownModule`], [`KernelError::SelfWait`].
+    pub async fn unload(&self, id: &str) -> Result<Receipt> {
+        let entry = self.inner.shared.find(id)?;
+        let runtime = Handle::try_current().ok();
+        ask(&entry, "unload", |reply| Op::Unload(runtime, reply)).await
+    }
+
+    /// Where a module stands; `None` when there is none of that id. Waits for nothing.
+    pub async fn state(&self, id: &str) -> Option<ModuleState> {
+        self.inner.shared.find(id).ok().map(|entry| entry.state())
+    }
+
+    /// All modules with their states, by id. Waits for nothing.
+    pub async fn list(&self) -> Vec<(ModuleMetadata, ModuleState)> {
+        let all = self.inner.shared.all();
+        all.iter().map(|entry| (entry.metadata.clone(), entry.state())).collect()
+    }
+
+    /// Calls a module.
+    ///
+    /// # Errors
+    /// As [`ModuleHandle::invoke`].
+    pub async fn invoke(&self, id: &str, method: &str, payload: impl Into<Payload> + Send) -> Result<Payload> {
+        self.handle(id)?.invoke(method, payload).await
+    }
+
+    /// A handle to call a module by.
+    ///
+    /// # Errors
+    /// [`KernelError::UnknownModule`].
+    pub fn handle(&self, id: &str) -> Result<ModuleHandle> {
+        self.inner.shared.find(id).map(ModuleHandle::new)
+    }
+
+    /// All modules in full, by id.
+    pub(crate) fn infos(&self) -> Vec<ModuleInfo> {
+        self.inner.shared.all().iter().map(|entry| entry.info()).collect()
+    }
+
+    /// One module in full.
+    pub(crate) fn info(&self, id: &str) -> Result<ModuleInfo> {
+        self.inner.shared.find(id).map(|entry| entry.info())
+    }
+}
+
+async fn start(entry: &Entry, runtime: Option<Handle>) -> Result<()> {
+    let asked = Asked { runtime, command: None };
+    ask(entry, "start", |reply| Op::Start(asked, reply)).await.map(drop)
+}

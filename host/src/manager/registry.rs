@@ -1,0 +1,177 @@
+//! Which modules there are: one entry each, and the ids that are taken.
+
+use std::{collections::HashMap, sync::Arc};
+
+use oxide_plugin_api::{ModuleMetadata, ModuleState};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, watch};
+
+use super::{lifecycle::Op, limits::Limits, mailbox::Mailbox};
+use crate::{
+    boundary::seat::Route,
+    bus::MessageBus,
+    error::{KernelError, Result},
+    life::generation::{Generation, GenerationSeat},
+    report::ModuleInfo,
+};
+
+/// A module under management.
+pub(crate) struct Entry {
+    pub(crate) id: Arc<str>,
+    /// The module's number, as its frames carry it.
+    pub(crate) number: u64,
+    pub(crate) metadata: ModuleMetadata,
+    pub(crate) state: watch::Sender<ModuleState>,
+    pub(crate) failure: Mutex<Option<String>>,
+    pub(crate) route: Route<Generation>,
+    pub(crate) seat: GenerationSeat,
+    pub(crate) generation: Arc<Generation>,
+    /// What is to be done with it, one thing after the other.
+    pub(crate) ops: mpsc::UnboundedSender<Op>,
+    pub(crate) mailbox: Mailbox,
+}
+
+impl Entry {
+    pub(crate) fn state(&self) -> ModuleState {
+        *self.state.borrow()
+    }
+
+    pub(crate) fn info(&self) -> ModuleInfo {
+        let mut info = ModuleInfo::new(self.metadata.clone(), self.state(), self.generation.number);
+        info.path = self.generation.origin.as_ref().map(|origin| origin.path.clone());
+        if info.state == ModuleState::Failed {
+            info.failure.clone_from(&self.failure.lock());
+        }
+        info
+    }
+
+    pub(crate) fn not_running(&self) -> KernelError {
+        KernelError::NotRunning { module: self.id.as_ref().to_owned(), state: self.state() }
+    }
+}
+
+/// What all modules of one manager share.
+pub(crate) struct Shared {
+    pub(crate) bus: MessageBus,
+    pub(crate) limits: Limits,
+    modules: RwLock<HashMap<Arc<str>, Slot>>,
+}
+
+enum Slot {
+    /// Somebody is about to register it.
+    Reserved,
+    Taken(Arc<Entry>),
+}
+
+/// An id that is taken for a module not registered yet. Given back by being dropped.
+pub(crate) struct Reservation {
+    shared: Arc<Shared>,
+    id: Option<Arc<str>>,
+}
+
+impl Shared {
+    pub(crate) fn new(bus: MessageBus, limits: Limits) -> Self {
+        Self { bus, limits, modules: RwLock::default() }
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Result<Arc<Entry>> {
+        match self.modules.read().get(id) {
+            Some(Slot::Taken(entry)) => Ok(entry.clone()),
+            _ => Err(KernelError::UnknownModule(id.to_owned())),
+        }
+    }
+
+    /// All modules, by id.
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        let mut entries: Vec<_> = self
+            .modules
+            .read()
+            .values()
+            .filter_map(|slot| match slot {
+                Slot::Taken(entry) => Some(entry.clone()),
+                Slot::Reserved => None,
+            })
+            .collect();
+        entries.sort_by(|one, other| one.id.cmp(&other.id));
+        entries
+    }
+
+    /// Takes an id.
+    ///
+    /// # Errors
+    /// [`KernelError::InvalidId`], [`KernelError::DuplicateModule`].
+    pub(crate) fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation> {
+        check_id(id)?;
+        let id: Arc<str> = id.into();
+        let mut modules = self.modules.write();
+        if modules.contains_key(&id) {
+            return Err(KernelError::DuplicateModule(id.as_ref().to_owned()));
+        }
+        modules.insert(id.clone(), Slot::Reserved);
+        Ok(Reservation { shared: self.clone(), id: Some(id) })
+    }
+
+    pub(crate) fn remove(&self, id: &str) {
+        self.modules.write().remove(id);
+    }
+}
+
+impl Reservation {
+    pub(crate) fn id(&self) -> Arc<str> {
+        self.id.clone().unwrap_or_else(|| "".into())
+    }
+
+    /// Registers the module.
+    pub(crate) fn register(mut self, entry: Arc<Entry>) {
+        if let Some(id) = self.id.take() {
+            self.shared.modules.write().insert(id, Slot::Taken(entry));
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.shared.modules.write().remove(id);
+        }
+    }
+}
+
+/// The longest id, in bytes.
+const LONGEST_ID: usize = 128;
+
+/// Whether a module may be managed under this id.
+///
+/// # Errors
+/// [`KernelError::InvalidId`] says what is wrong with it.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let problem = if id.is_empty() {
+        "it is empty".to_owned()
+    } else if id.len() > LONGEST_ID {
+        format!("it is {} bytes long, more than {LONGEST_ID}", id.len())
+    } else if let Some(character) = id.chars().find(|character| character.is_control()) {
+        format!("it holds the control character {character:?}")
+    } else if id.contains('/') {
+        "it holds a `/`".to_owned()
+    } else if id.trim() != id {
+        "it begins or ends with white space".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(KernelError::InvalidId { id: id.to_owned(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_ids_are_refused_and_sensible_ones_taken() {
+        for id in ["", " x", "a/b", "a\nb", "\u{7f}", &"x".repeat(129)] {
+            assert!(check_id(id).is_err(), "{id:?}");
+        }
+        for id in ["echo", "my module", "ümläut", "a.b-c_d", &"x".repeat(128)] {
+            assert!(check_id(id).is_ok(), "{id:?}");
+        }
+    }
+}

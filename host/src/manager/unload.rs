@@ -1,0 +1,79 @@
+//! The end of a module: drain, stop, and what the undertaker says; then the receipt.
+
+use std::sync::Arc;
+
+use oxide_plugin_api::{Event, ModuleState};
+use tokio::runtime::Handle;
+
+use super::{
+    lifecycle::{announce, drain, set_state, stop_hook},
+    registry::{Entry, Shared},
+};
+use crate::{
+    error::KernelError,
+    life::{
+        generation::SEATS,
+        undertaker::{self, Holders},
+    },
+    report::{Holder, Receipt, StopOutcome},
+};
+
+/// Unloads a module from whatever state it is in. Cannot fail: what could not be done is on the receipt.
+pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Option<&Handle>) -> Receipt {
+    let was = entry.state();
+    set_state(entry, ModuleState::Stopping);
+    let drain = drain(shared, entry).await;
+    let mut holders = Holders::default();
+    if !drain.drained {
+        holders.add(Holder::Call, entry.seat.gate().inside(), "calls that did not come out");
+    }
+    let stop = match (was, drain.drained) {
+        (ModuleState::Running, true) => outcome(&stop_hook(shared, entry, runtime).await),
+        (ModuleState::Running, false) => StopOutcome::Skipped,
+        _ => StopOutcome::NotRunning,
+    };
+    // A hook that ran past its deadline may still be inside.
+    let alone = entry.generation.alone(shared.limits.stop).await;
+    if alone.is_none() {
+        holders.add(Holder::Call, 1, "a hook that ran past its deadline is still running");
+    }
+    let free = drain.drained && alone.is_some();
+    let end = undertaker::end(&entry.id, entry.generation.clone(), stop, free, holders).await;
+    drop(alone);
+
+    entry.route.close();
+    if free && end.unmapped {
+        SEATS.give_back(entry.seat);
+    }
+    shared.remove(&entry.id);
+    entry.mailbox.close(shared, entry);
+    let receipt = Receipt {
+        id: entry.id.as_ref().to_owned(),
+        generation: entry.generation.number,
+        unmapped: end.unmapped,
+        retained_by: end.retained_by,
+        drained: drain.came_out,
+        cancelled: drain.cancelled,
+        stop,
+        drop: end.drop,
+        leaked_bytes: 0,
+        revoked: end.revoked,
+    };
+    announce(
+        shared,
+        Event::ModuleUnloaded {
+            module_id: entry.id.as_ref().to_owned(),
+            receipt: serde_json::to_value(&receipt).unwrap_or_default(),
+        },
+    );
+    receipt
+}
+
+fn outcome(stopped: &Result<(), KernelError>) -> StopOutcome {
+    match stopped {
+        Ok(()) => StopOutcome::Ok,
+        Err(KernelError::HookPanicked { .. }) => StopOutcome::Panicked,
+        Err(KernelError::HookTimedOut { .. } | KernelError::HookStuck { .. }) => StopOutcome::TimedOut,
+        Err(_) => StopOutcome::Failed,
+    }
+}
