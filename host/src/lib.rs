@@ -1,5 +1,6 @@
 //! The native plugin host as a library.
 
+mod boundary;
 pub mod error;
 mod intake;
 pub mod report;
