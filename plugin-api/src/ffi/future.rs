@@ -16,7 +16,7 @@ use crate::shim::panic::guard;
 /// A plugin's future that can be polled and dropped by the host: panics become outcomes.
 ///
 /// `R` is what the host gets; `panicked` makes one of a panic's message.
-struct Guarded<F, R> {
+pub(crate) struct Guarded<F, R> {
     /// `None` once it has ended.
     future: Option<Pin<Box<F>>>,
     panicked: fn(String) -> R,
@@ -48,6 +48,10 @@ impl<F: Future<Output = R>, R> Future for Guarded<F, R> {
 }
 
 impl<F, R> Guarded<F, R> {
+    pub(crate) fn new(future: F, panicked: fn(String) -> R) -> Self {
+        Self { future: Some(Box::pin(future)), panicked }
+    }
+
     fn release(&mut self) {
         if let Some(future) = self.future.take() {
             report_drop(guard(|| {
@@ -69,7 +73,7 @@ pub(crate) fn guarded<R: Send + 'static>(
     future: impl Future<Output = R> + Send + 'static,
     panicked: fn(String) -> R,
 ) -> FfiFuture<R> {
-    Guarded { future: Some(Box::pin(future)), panicked }.into_ffi()
+    Guarded::new(future, panicked).into_ffi()
 }
 
 /// A task of the plugin's as the host polls it; a panic goes to the log.
