@@ -1,7 +1,7 @@
 //! The export macros and what they expand to.
 
 /// Exports a type that implements [`Module`](crate::Module) as this plugin's module. Stands once, in the
-/// root of a `cdylib` crate; expands to nothing under `cfg(test)`.
+/// root of a `cdylib` crate; exports nothing under `cfg(test)`.
 ///
 /// - `export_module!(Type)` wants `Type: Default`;
 /// - `export_module!(Type, constructor = path)` takes a function `fn() -> Type`;
@@ -9,6 +9,44 @@
 /// - `allocator = none` leaves the global allocator to the plugin.
 ///
 /// Options stand in this order.
+///
+/// ```standalone_crate
+/// #![forbid(unsafe_code)]
+/// # fn main() {}
+/// use oxide_plugin_api::prelude::*;
+///
+/// struct Resolver {
+///     timeout: std::time::Duration,
+/// }
+///
+/// impl Resolver {
+///     fn new() -> Self {
+///         Self { timeout: std::time::Duration::from_secs(2) }
+///     }
+/// }
+///
+/// impl Module for Resolver {
+///     // …
+/// #   fn metadata(&self) -> ModuleMetadata {
+/// #       let _ = self.timeout;
+/// #       ModuleMetadata {
+/// #           id: "resolver".into(),
+/// #           name: "Resolver".into(),
+/// #           version: "1.0.0".into(),
+/// #           kind: ModuleKind::Native,
+/// #           description: None,
+/// #       }
+/// #   }
+/// #   async fn start(&mut self) -> Result<()> {
+/// #       Ok(())
+/// #   }
+/// #   async fn stop(&mut self) -> Result<()> {
+/// #       Ok(())
+/// #   }
+/// }
+///
+/// export_module!(Resolver, constructor = Resolver::new, capabilities = ["bus", "net"], allocator = none);
+/// ```
 #[macro_export]
 macro_rules! export_module {
     ($($options:tt)*) => { $crate::__export! { Native, "native", $($options)* } };
@@ -45,6 +83,10 @@ macro_rules! __export {
         ::core::compile_error!("the only choice here is `allocator = none`");
     };
     (@emit ($adapter:ident, $kind:literal, $module:ty, $constructor:expr) ($($capability:literal),*) $allocator:literal) => {
+        // A unit test has no use for it, but what only the export uses is not dead code.
+        #[cfg(test)]
+        const _: fn() -> $module = $constructor;
+
         #[cfg(not(test))]
         const _: () = {
             use $crate::__private as private;

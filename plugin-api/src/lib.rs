@@ -1,7 +1,8 @@
 //! The contract between a plugin and its host: implement [`Module`], add one line, build a `cdylib`.
 //!
-//! ```
-//! # #![allow(dead_code)]
+//! ```standalone_crate
+//! #![forbid(unsafe_code)]
+//! # fn main() {}
 //! use oxide_plugin_api::prelude::*;
 //!
 //! #[derive(Default)]
@@ -31,7 +32,6 @@
 //!     }
 //! }
 //!
-//! # #[cfg(any())]
 //! export_module!(Echo);
 //! ```
 //!

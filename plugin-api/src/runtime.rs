@@ -24,6 +24,9 @@ mod with_tokio {
     const SHUT_DOWN: Duration = Duration::from_secs(5);
 
     pub(crate) fn build() -> crate::Result<()> {
+        // Locked throughout: unit tests build it from many threads, and the handle must be that of the
+        // runtime that is kept.
+        let mut kept = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
         if HANDLE.get().is_some() {
             return Ok(());
         }
@@ -36,7 +39,7 @@ mod with_tokio {
             .enable_time()
             .build()?;
         let _ = HANDLE.set(runtime.handle().clone());
-        *RUNTIME.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
+        *kept = Some(runtime);
         Ok(())
     }
 

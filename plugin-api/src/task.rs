@@ -28,13 +28,14 @@ where
 {
     let host = attached().unwrap_or_else(|| panic!("{}", no_host()));
     let shared = Arc::new(Shared(Mutex::new(Slot { output: None, ended: false, waker: None })));
-    // The guard tells the handle also when the task is dropped before it has ended.
+    // The guard tells the handle also when the task panics, or is dropped before it has ended.
     let guard = EndGuard(shared.clone());
-    let id = host.spawn(async move {
+    let result = shared.clone();
+    let task = async move {
         let output = future.await;
-        guard.0.lock().output = Some(output);
-        drop(guard);
-    });
+        result.lock().output = Some(output);
+    };
+    let id = host.spawn(task, guard);
     JoinHandle { host, id, shared }
 }
 

@@ -92,3 +92,90 @@ impl Module for Counter {
 }
 
 export_module!(Counter);
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use oxide_plugin_api::serde_json::json;
+    use oxide_plugin_api::testing::{TestHost, TestModule};
+
+    use super::*;
+
+    fn call(counter: &TestModule<Counter>, method: &str, payload: &str) -> Result<i64> {
+        counter.invoke(method, payload)?.to_json()
+    }
+
+    #[test]
+    fn counts_by_one_or_by_what_it_is_given() -> Result<()> {
+        let counter = TestHost::new().load_and_start(Counter::default())?;
+        assert_eq!(call(&counter, "get", "")?, 0);
+        assert_eq!(call(&counter, "increment", "")?, 1);
+        assert_eq!(call(&counter, "increment", "null")?, 2);
+        assert_eq!(call(&counter, "increment", "40")?, 42);
+        assert_eq!(call(&counter, "increment", "-2")?, 40);
+        assert_eq!(call(&counter, "get", "")?, 40);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_whole_number_is_refused_and_changes_nothing() -> Result<()> {
+        let mut counter = TestHost::new().load(Counter::default());
+        counter.configure(json!({ "start": i64::MAX }))?;
+        counter.start()?;
+        assert!(call(&counter, "increment", "1.5").is_err());
+        assert!(call(&counter, "increment", "\"one\"").is_err());
+        assert!(call(&counter, "increment", "one").is_err());
+        assert!(call(&counter, "increment", "").unwrap_err().to_string().contains("does not fit"));
+        assert_eq!(call(&counter, "get", "")?, i64::MAX);
+        assert!(call(&counter, "decrement", "").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn calls_at_once_are_all_counted() -> Result<()> {
+        let counter = TestHost::new().load_and_start(Counter::default())?;
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|_| drop(counter.invoke("increment", b"").unwrap())));
+            }
+        });
+        assert_eq!(call(&counter, "get", "")?, 400);
+        Ok(())
+    }
+
+    #[test]
+    fn the_configuration_says_where_to_begin() -> Result<()> {
+        let mut counter = TestHost::new().load(Counter::default());
+        counter.configure(json!({ "start": 7 }))?;
+        counter.start()?;
+        assert_eq!(call(&counter, "get", "")?, 7);
+
+        let mut counter = TestHost::new().load(Counter::default());
+        assert!(counter.configure(json!({ "start": "seven" })).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_swap_takes_the_count_along() -> Result<()> {
+        let host = TestHost::new();
+        let mut old = host.load_and_start(Counter::default())?;
+        call(&old, "increment", "5")?;
+
+        let mut new = host.load(Counter::default());
+        new.configure(json!({ "start": 100 }))?;
+        new.restore_state(old.save_state()?.expect("a counter has a state"))?;
+        new.start()?;
+        old.stop()?;
+        assert_eq!(call(&new, "increment", "")?, 6);
+        Ok(())
+    }
+
+    #[test]
+    fn a_state_of_another_version_or_size_is_refused() {
+        for (version, len) in [(STATE_VERSION + 1, 8), (STATE_VERSION, 7)] {
+            let mut counter = TestHost::new().load(Counter::default());
+            assert!(counter.restore_state(SavedState { version, bytes: vec![1; len] }).is_err());
+        }
+    }
+}

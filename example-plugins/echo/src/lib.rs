@@ -39,3 +39,37 @@ impl Module for Echo {
 }
 
 export_module!(Echo);
+
+#[cfg(test)]
+mod tests {
+    use oxide_plugin_api::{ErrorKind, testing::TestHost};
+
+    use super::*;
+
+    #[test]
+    fn echo_gives_back_the_very_buffer() -> Result<()> {
+        let echo = TestHost::new().load_and_start(Echo)?;
+        let sent = b"hi".to_vec();
+        let address = sent.as_ptr();
+        let reply = echo.invoke("echo", sent)?;
+        assert_eq!(reply.as_bytes(), b"hi");
+        assert_eq!(reply.as_bytes().as_ptr(), address);
+        assert!(echo.invoke("echo", b"")?.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn upper_wants_text() -> Result<()> {
+        let echo = TestHost::new().load_and_start(Echo)?;
+        assert_eq!(echo.invoke("upper", "straße")?.as_bytes(), "STRASSE".as_bytes());
+        assert!(echo.invoke("upper", b"\xff").unwrap_err().to_string().contains("utf-8"));
+        Ok(())
+    }
+
+    #[test]
+    fn other_methods_are_unknown() -> Result<()> {
+        let echo = TestHost::new().load_and_start(Echo)?;
+        assert_eq!(echo.invoke("ohce", b"").unwrap_err().kind(), ErrorKind::UnknownMethod);
+        Ok(())
+    }
+}

@@ -73,3 +73,59 @@ impl Module for Ticker {
 }
 
 export_module!(Ticker);
+
+#[cfg(test)]
+mod tests {
+    use oxide_plugin_api::testing::{TestHost, TestModule};
+
+    use super::*;
+
+    fn count(ticker: &TestModule<Ticker>) -> Result<u64> {
+        ticker.invoke("count", b"")?.to_json()
+    }
+
+    /// The counts that it has told of so far.
+    fn told(host: &TestHost) -> Vec<u64> {
+        host.published_by(ID)
+            .into_iter()
+            .filter_map(|envelope| match envelope.message {
+                Message::Event(Event::Custom { kind, payload, .. }) if kind == "tick" => {
+                    payload["count"].as_u64()
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn ticks_while_it_runs() -> Result<()> {
+        let host = TestHost::new();
+        let ticker = host.load_and_start(Ticker::default())?;
+        assert_eq!(count(&ticker)?, 0);
+        for _ in 0..3 {
+            assert!(host.next_event(Filter::all().kind("tick").about(ID), Duration::from_secs(10)).is_some());
+        }
+        assert!(count(&ticker)? >= 3);
+        assert!(ticker.invoke("reset", b"").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn stops_ticking_at_stop_and_goes_on_at_start() -> Result<()> {
+        let host = TestHost::new();
+        let mut ticker = host.load_and_start(Ticker::default())?;
+        host.next_event(Filter::all().kind("tick"), Duration::from_secs(10)).expect("a tick");
+        ticker.stop()?;
+        let before = told(&host);
+        std::thread::sleep(3 * PERIOD);
+        assert_eq!(told(&host), before);
+
+        ticker.start()?;
+        while told(&host).len() < before.len() + 2 {
+            host.next_event(Filter::all().kind("tick"), Duration::from_secs(10)).expect("another tick");
+        }
+        let told = told(&host);
+        assert!(told.is_sorted_by(|one, next| one < next), "{told:?}");
+        Ok(())
+    }
+}

@@ -16,7 +16,7 @@ use crate::shim::panic::guard;
 /// A plugin's future that can be polled and dropped by the host: panics become outcomes.
 ///
 /// `R` is what the host gets; `panicked` makes one of a panic's message.
-struct Guarded<F, R> {
+pub(crate) struct Guarded<F, R> {
     /// `None` once it has ended.
     future: Option<Pin<Box<F>>>,
     panicked: fn(String) -> R,
@@ -48,6 +48,10 @@ impl<F: Future<Output = R>, R> Future for Guarded<F, R> {
 }
 
 impl<F, R> Guarded<F, R> {
+    pub(crate) fn new(future: F, panicked: fn(String) -> R) -> Self {
+        Self { future: Some(Box::pin(future)), panicked }
+    }
+
     fn release(&mut self) {
         if let Some(future) = self.future.take() {
             report_drop(guard(|| {
@@ -69,12 +73,53 @@ pub(crate) fn guarded<R: Send + 'static>(
     future: impl Future<Output = R> + Send + 'static,
     panicked: fn(String) -> R,
 ) -> FfiFuture<R> {
-    Guarded { future: Some(Box::pin(future)), panicked }.into_ffi()
+    Guarded::new(future, panicked).into_ffi()
 }
 
-/// A task of the plugin's as the host polls it; a panic goes to the log.
-pub(crate) fn guarded_task(future: impl Future<Output = ()> + Send + 'static) -> FfiFuture<()> {
-    guarded(future, |message| crate::log::report_panic("a task", &message))
+/// A task of the plugin's as the host polls it; a panic goes to the log. `end` is dropped last of all: after
+/// the task's own future, and after its panic was told.
+pub(crate) fn guarded_task(
+    future: impl Future<Output = ()> + Send + 'static,
+    end: impl Send + Unpin + 'static,
+) -> FfiFuture<()> {
+    let task = Guarded::new(future, |message| crate::log::report_panic("a task", &message));
+    GuardedTask { task: Some(task), end: Some(end) }.into_ffi()
+}
+
+struct GuardedTask<F, E> {
+    task: Option<Guarded<F, ()>>,
+    end: Option<E>,
+}
+
+impl<F: Future<Output = ()>, E: Unpin> Future for GuardedTask<F, E> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(task) = &mut self.task
+            && Pin::new(task).poll(context).is_pending()
+        {
+            return Poll::Pending;
+        }
+        self.release();
+        Poll::Ready(())
+    }
+}
+
+impl<F, E> GuardedTask<F, E> {
+    fn release(&mut self) {
+        self.task = None;
+        let Some(end) = self.end.take() else { return };
+        report_drop(guard(|| {
+            let _runtime = crate::runtime::enter();
+            drop(end);
+        }));
+    }
+}
+
+impl<F, E> Drop for GuardedTask<F, E> {
+    fn drop(&mut self) {
+        self.release();
+    }
 }
 
 /// A future of the host's, lent to this plugin.

@@ -108,10 +108,15 @@ impl Host {
         unsafe { (self.table.unsubscribe())(self.context, subscription) }
     }
 
-    /// Hands a task to the host; `None` when it takes no more.
-    pub(crate) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) -> Option<u64> {
+    /// Hands a task to the host; `None` when it takes no more. `end` is dropped when the task has ended, in
+    /// whatever way.
+    pub(crate) fn spawn(
+        self,
+        task: impl Future<Output = ()> + Send + 'static,
+        end: impl Send + Unpin + 'static,
+    ) -> Option<u64> {
         // SAFETY: the context belongs to the table (`Host::new`).
-        let id = unsafe { (self.table.spawn())(self.context, guarded_task(task)) };
+        let id = unsafe { (self.table.spawn())(self.context, guarded_task(task, end)) };
         (id != 0).then_some(id)
     }
 

@@ -14,6 +14,8 @@ pub(crate) mod host;
 pub mod host_table;
 pub mod outcome;
 pub mod root;
+#[cfg(feature = "testing")]
+pub(crate) mod test_table;
 
 /// The symbol of a plugin's one export.
 pub const ENTRY: &str = "_1as_0lib_1header_0root_bmodule_bloader";
