@@ -1,6 +1,10 @@
 //! The façade for embedders.
 
-use std::{fmt, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use oxide_plugin_api::Payload;
 

@@ -24,9 +24,7 @@ fn runtime() -> &'static Runtime {
 }
 
 /// Runs a future of the host's to its end, whoever waits for it or no longer does.
-pub(crate) fn spawn<T: Send + 'static>(
-    future: impl Future<Output = T> + Send + 'static,
-) -> JoinHandle<T> {
+pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     runtime().spawn(future)
 }
 

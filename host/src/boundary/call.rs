@@ -267,7 +267,11 @@ unsafe impl<T: Callee> Send for TicketedCall<T> {}
 impl<T: Callee> TicketedCall<T> {
     /// A call of the generation that `inside` keeps; gives the ticket back when that is no foreign one.
     #[inline]
-    pub(crate) fn new(inside: Inside<T>, method: &str, payload: Payload) -> Result<Self, (Inside<T>, Payload)> {
+    pub(crate) fn new(
+        inside: Inside<T>,
+        method: &str,
+        payload: Payload,
+    ) -> Result<Self, (Inside<T>, Payload)> {
         match inside.foreign().map(NonNull::from) {
             Some(foreign) => {
                 Ok(Self { inside: Some(inside), foreign, call: ForeignCall::new(method, payload) })

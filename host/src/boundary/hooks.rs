@@ -8,8 +8,8 @@ use std::{
 
 use async_ffi::FfiFuture;
 use oxide_plugin_api::{
-    Error, ErrorKind, Payload, SavedState,
-    ffi::outcome::{FfiOutcome, FfiState, status},
+    Error, ErrorKind, Payload,
+    ffi::outcome::{FfiOutcome, status},
 };
 
 use super::lend::WorkTicket;
@@ -85,17 +85,5 @@ pub(crate) fn end_of(outcome: FfiOutcome) -> HookEnd<Payload> {
         status::PANICKED => HookEnd::Panicked(outcome.into_error(ErrorKind::Failed).message().to_owned()),
         status::UNKNOWN_METHOD => HookEnd::Failed(outcome.into_error(ErrorKind::UnknownMethod)),
         _ => HookEnd::Failed(outcome.into_error(ErrorKind::Failed)),
-    }
-}
-
-/// What `save_state` gave, in host memory.
-pub(crate) fn state_of(state: FfiState) -> HookEnd<Option<SavedState>> {
-    let FfiState { outcome, present, version } = state;
-    match end_of(outcome) {
-        HookEnd::Ok(bytes) => {
-            HookEnd::Ok((present != 0).then(|| SavedState { version, bytes: bytes.into_vec() }))
-        }
-        HookEnd::Failed(error) => HookEnd::Failed(error),
-        HookEnd::Panicked(message) => HookEnd::Panicked(message),
     }
 }

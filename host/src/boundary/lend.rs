@@ -15,7 +15,7 @@ use std::{
 };
 
 use oxide_plugin_api::{Envelope, Filter};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::{
@@ -73,7 +73,8 @@ pub(crate) enum Phase {
 
 /// The context that a plugin's table comes with. It lives as long as the library is mapped.
 pub(crate) struct Lending {
-    pub(crate) module: Arc<str>,
+    /// The module's id: the package's name until the module has said its own.
+    module: RwLock<Arc<str>>,
     /// The module's number, as in [`Frame`].
     pub(crate) module_number: u64,
     /// The generation's number, as in [`Frame`].
@@ -141,7 +142,7 @@ impl Lending {
         work.open();
         Arc::new(Self {
             log: LogSink::new(module.clone(), number),
-            module,
+            module: RwLock::new(module),
             module_number,
             generation,
             services,
@@ -156,6 +157,17 @@ impl Lending {
         })
     }
 
+    /// The module's id.
+    pub(crate) fn module(&self) -> Arc<str> {
+        self.module.read().clone()
+    }
+
+    /// The id is known now.
+    pub(crate) fn set_module(&self, module: Arc<str>) {
+        self.log.rename(module.clone());
+        *self.module.write() = module;
+    }
+
     /// A ticket to run this generation's code; `None` once it is sealed.
     pub(crate) fn ticket(self: &Arc<Self>) -> Option<WorkTicket> {
         self.work.enter().map(|shard| WorkTicket { lending: self.clone(), shard })
@@ -164,10 +176,7 @@ impl Lending {
     /// Runs plugin code of this generation, under the caller's ticket, so that it is known whose it is.
     pub(crate) fn within<R>(&self, body: impl FnOnce() -> R) -> R {
         super::log::refresh_level();
-        frames::within(
-            Frame { module: self.module_number, generation: self.generation, shard: None },
-            body,
-        )
+        frames::within(Frame { module: self.module_number, generation: self.generation, shard: None }, body)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -210,11 +219,8 @@ impl Lending {
 
     /// Lists a task; `None` when the generation takes no more.
     pub(crate) fn add_task(&self, phase: Phase) -> Option<(u64, Arc<TaskControl>)> {
-        let control = Arc::new(TaskControl {
-            phase,
-            cancelled: AtomicBool::new(false),
-            waker: Mutex::new(None),
-        });
+        let control =
+            Arc::new(TaskControl { phase, cancelled: AtomicBool::new(false), waker: Mutex::new(None) });
         let number = self.number();
         self.tasks.lock().insert(number, control.clone());
         if self.is_closed() {

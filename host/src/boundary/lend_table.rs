@@ -94,7 +94,7 @@ fn ready(lending: &Arc<Lending>, outcome: FfiOutcome) -> FfiFuture<FfiOutcome> {
 fn envelope_from(lending: &Lending, json: FfiBytes) -> Result<Envelope, FfiOutcome> {
     let mut envelope: Envelope =
         Payload::from_ffi(json).to_json().map_err(|error| FfiOutcome::failed(&error))?;
-    envelope.source = lending.module.as_ref().to_owned();
+    envelope.source = lending.module().as_ref().to_owned();
     Ok(envelope)
 }
 
@@ -202,18 +202,18 @@ unsafe extern "C" fn log_level(_: *const ()) -> *const AtomicUsize {
 }
 
 unsafe extern "C" fn log_event(context: *const (), record: &LogRecord<'_>) {
-    // SAFETY: the plugin passes the context that it was given.
-    unsafe { lending(context) }.log.event(record);
+    // SAFETY: the plugin passes the context that it was given, and a record that lives through the call.
+    unsafe { lending(context).log.event(record) };
 }
 
 unsafe extern "C" fn span_open(context: *const (), record: &LogRecord<'_>) -> u64 {
-    // SAFETY: the plugin passes the context that it was given.
-    unsafe { lending(context) }.log.span_open(record)
+    // SAFETY: the plugin passes the context that it was given, and a record that lives through the call.
+    unsafe { lending(context).log.span_open(record) }
 }
 
 unsafe extern "C" fn span_record(context: *const (), span: u64, record: &LogRecord<'_>) {
-    // SAFETY: the plugin passes the context that it was given.
-    unsafe { lending(context) }.log.span_record(span, record);
+    // SAFETY: the plugin passes the context that it was given, and a record that lives through the call.
+    unsafe { lending(context).log.span_record(span, record) };
 }
 
 unsafe extern "C" fn span_step(context: *const (), span: u64, step: u8) -> u8 {

@@ -24,7 +24,6 @@ pub(crate) struct LoadedLibrary {
 }
 
 /// A library whose tables are laid out as ours.
-#[derive(Debug)]
 pub(crate) struct CheckedLibrary {
     library: LoadedLibrary,
     root: PluginRootRef,
@@ -51,7 +50,8 @@ impl LoadedLibrary {
         match unsafe { Library::open(Some(staged.path()), RTLD_NOW | RTLD_LOCAL) } {
             Ok(library) => Ok(Self { library: ManuallyDrop::new(library), staged }),
             Err(error) => {
-                let text = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
+                let text = std::error::Error::source(&error)
+                    .map_or_else(String::new, |source| format!(": {source}"));
                 Err(refuse(
                     original,
                     RefusalReason::NotLoadable,
@@ -113,6 +113,13 @@ impl CheckedLibrary {
     }
 }
 
+/// Opens a staged file and checks it. `original` is what it is called in errors.
+pub(crate) fn open_checked(staged: StagedFile, original: &Path) -> Result<CheckedLibrary, KernelError> {
+    // SAFETY: these bytes were inspected and accepted by the operator's policy; running their constructors
+    // is what loading means (docs/safety.md).
+    unsafe { LoadedLibrary::open(staged, original) }?.check_abi(original)
+}
+
 type Rejection = (RefusalReason, String, Option<String>);
 
 /// # Safety
@@ -125,16 +132,19 @@ unsafe fn root_of(library: &Library) -> Result<PluginRootRef, Rejection> {
     let header = (*symbol)
         .upgrade()
         .map_err(|error| mismatch(format!("was built with another abi_stable: {}", first_line(&error))))?;
-    let layout = header
-        .layout()
-        .ok_or_else(|| mismatch("says nothing about the layout of its tables".to_owned()))?;
+    let layout =
+        header.layout().ok_or_else(|| mismatch("says nothing about the layout of its tables".to_owned()))?;
     let globals = CheckingGlobals::new();
     check_layout_compatibility_with_globals(<PluginRootRef as StableAbi>::LAYOUT, layout, &globals)
         // To text before anything is closed: the errors point into the library.
         .map_err(|errors| {
             let dump = errors.to_string();
             let summary = summarise(&dump);
-            (RefusalReason::LayoutMismatch, format!("lays out what crosses differently: {summary}"), Some(dump))
+            (
+                RefusalReason::LayoutMismatch,
+                format!("lays out what crosses differently: {summary}"),
+                Some(dump),
+            )
         })?;
     // SAFETY: the layout has just been checked.
     unsafe { header.init_root_module_with_unchecked_layout::<PluginRootRef>() }.map_err(|error| {
@@ -164,8 +174,12 @@ fn summarise(dump: &str) -> String {
         let value = |after: usize| lines.get(index + after).copied().unwrap_or("").to_owned();
         let found = lines[index..].iter().position(|line| line.starts_with("Found:"));
         let found = found.map_or_else(String::new, |at| value(at + 1));
-        let difference =
-            format!("{}, ours {}, theirs {}", clip(what.trim_end_matches([':', '.'])), clip(&value(1)), clip(&found));
+        let difference = format!(
+            "{}, ours {}, theirs {}",
+            clip(what.trim_end_matches([':', '.'])),
+            clip(&value(1)),
+            clip(&found)
+        );
         if !differences.contains(&difference) {
             differences.push(difference);
         }
@@ -184,11 +198,6 @@ fn clip(text: &str) -> String {
     text.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
-fn refuse(
-    path: &Path,
-    reason: RefusalReason,
-    message: std::fmt::Arguments<'_>,
-    hint: &str,
-) -> KernelError {
+fn refuse(path: &Path, reason: RefusalReason, message: std::fmt::Arguments<'_>, hint: &str) -> KernelError {
     Refusal::new(path, reason, message, hint).into()
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use oxide_plugin_api::ffi::host_table::{LogField, LogRecord};
+use parking_lot::RwLock;
 use tracing_core::{
     Event, Level, LevelFilter, dispatcher,
     span::{Attributes, Record},
@@ -84,7 +85,7 @@ fn guarded<R>(body: impl FnOnce() -> R) -> Option<R> {
 
 /// Where one generation's events and spans go. `[any thread, any phase]`
 pub(crate) struct LogSink {
-    module: Arc<str>,
+    module: RwLock<Arc<str>>,
     generation: u64,
     callsites: &'static Callsites,
     spans: SpanTable,
@@ -100,7 +101,17 @@ enum Parent {
 impl LogSink {
     /// The sink of one generation of a module.
     pub(crate) fn new(module: Arc<str>, generation: u64) -> Self {
-        Self { module, generation, callsites: Callsites::of_process(), spans: SpanTable::default() }
+        Self {
+            module: RwLock::new(module),
+            generation,
+            callsites: Callsites::of_process(),
+            spans: SpanTable::default(),
+        }
+    }
+
+    /// The module's id is known now: what is recorded from here on carries it.
+    pub(crate) fn rename(&self, module: Arc<str>) {
+        *self.module.write() = module;
     }
 
     /// Records an event.
@@ -209,8 +220,8 @@ impl LogSink {
         (!callsite.is_never()).then_some(callsite)
     }
 
-    fn origin<'a>(&'a self, shape: &Shape<'a>) -> Origin<'a> {
-        Origin { module: &self.module, generation: self.generation, name: shape.name, target: shape.target }
+    fn origin<'a>(&self, module: &'a str, shape: &Shape<'a>) -> Origin<'a> {
+        Origin { module, generation: self.generation, name: shape.name, target: shape.target }
     }
 
     fn emit(&self, shape: &Shape<'_>, parent: &Parent) {
@@ -220,7 +231,8 @@ impl LogSink {
             if !callsite.is_wanted(dispatch) {
                 return;
             }
-            callsite.with_values(shape.fields, Some(&self.origin(shape)), |values| {
+            let module = self.module.read().clone();
+            callsite.with_values(shape.fields, Some(&self.origin(&module, shape)), |values| {
                 dispatch.event(&match parent {
                     Parent::Current => Event::new(metadata, values),
                     Parent::Root => Event::new_child_of(None, metadata, values),
@@ -240,7 +252,8 @@ impl LogSink {
             if !callsite.is_wanted(dispatch) {
                 return None;
             }
-            let id = callsite.with_values(shape.fields, Some(&self.origin(shape)), |values| {
+            let module = self.module.read().clone();
+            let id = callsite.with_values(shape.fields, Some(&self.origin(&module, shape)), |values| {
                 dispatch.new_span(&match parent {
                     Parent::Current => Attributes::new(metadata, values),
                     Parent::Root => Attributes::new_root(metadata, values),

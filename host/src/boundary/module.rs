@@ -7,7 +7,7 @@ use std::sync::{
 
 use async_ffi::FfiFuture;
 use oxide_plugin_api::{
-    Envelope, ModuleMetadata, Payload, SavedState,
+    Envelope, ModuleMetadata, Payload,
     ffi::{outcome::FfiOutcome, root::PluginRootRef},
 };
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use super::{
     call::CallTarget,
     frames::Frame,
     gate::Shard,
-    hooks::{ForeignHook, HookEnd, end_of, state_of},
+    hooks::{ForeignHook, HookEnd, end_of},
     lend::{BoxFuture, Lending, Phase},
     lend_table::{HOST_TABLE, context},
     library::{CheckedLibrary, Closed},
@@ -159,14 +159,6 @@ impl ForeignModule {
         self.hook(move |object| unsafe { init(object) })
     }
 
-    /// `restore_state`. Alone.
-    pub(crate) fn restore_state(&self, state: SavedState) -> BoxFuture<HookEnd<Payload>> {
-        let restore_state = self.root.restore_state();
-        let bytes = Payload::from(state.bytes);
-        // SAFETY: as for `configure`.
-        self.hook(move |object| unsafe { restore_state(object, state.version, bytes.into_ffi()) })
-    }
-
     /// `start`. Alone.
     pub(crate) fn start(&self) -> BoxFuture<HookEnd<Payload>> {
         self.lending.set_phase(Phase::Run);
@@ -188,15 +180,6 @@ impl ForeignModule {
         let on_message = self.root.on_message();
         // SAFETY: the module is running, so nobody has the object mutably; it lives until `destroy`.
         self.hook(move |object| unsafe { on_message(object, envelope.into_ffi()) })
-    }
-
-    /// `save_state`. After the drain, before `stop`.
-    pub(crate) fn save_state(&self) -> BoxFuture<HookEnd<Option<SavedState>>> {
-        let Some(ticket) = self.lending.ticket() else { return Box::pin(async { closed() }) };
-        let (object, save_state) = (Object(self.object), self.root.save_state());
-        // SAFETY: nobody has the object mutably before `stop`; it lives until `destroy`.
-        let hook = ForeignHook::new(ticket, state_of, move || unsafe { save_state(object.get()) });
-        Box::pin(hook)
     }
 
     fn hook(

@@ -119,14 +119,6 @@ impl MessageBus {
         self.roster.subscriber_count()
     }
 
-    /// Publishes what a foreign plugin wants to say, under the plugin's own name whatever it wrote there.
-    pub(crate) async fn publish_from(&self, source: &str, mut envelope: Envelope) -> Result<()> {
-        if envelope.source != source {
-            source.clone_into(&mut envelope.source);
-        }
-        self.publish(envelope).await
-    }
-
     /// Publishes what the kernel has to say, without ever waiting: where a subscription makes publishers wait,
     /// it goes beyond the capacity, behind those who came before. Handlers are not given it: what the kernel
     /// says is for those who watch it.

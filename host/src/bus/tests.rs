@@ -210,11 +210,3 @@ async fn a_request_is_answered_by_a_handler_that_answers_while_it_is_given_the_c
     let answer = bus.request("me", Command::Ping, Duration::MAX).await.unwrap();
     assert_eq!(answer, Event::Pong { from: "kernel".to_owned() });
 }
-
-#[tokio::test]
-async fn what_a_plugin_publishes_carries_the_plugins_own_name() {
-    let bus = MessageBus::new();
-    let mut sub = bus.subscribe().await;
-    bus.publish_from("echo", event("kernel")).await.unwrap();
-    assert_eq!(sources(&mut sub), ["echo"]);
-}

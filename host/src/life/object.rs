@@ -79,9 +79,12 @@ impl InProcess {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let guard = self.module.clone().try_write_owned().ok().and_then(|guard| {
-            tokio::sync::OwnedRwLockWriteGuard::try_map(guard, Option::as_mut).ok()
-        });
+        let guard = self
+            .module
+            .clone()
+            .try_write_owned()
+            .ok()
+            .and_then(|guard| tokio::sync::OwnedRwLockWriteGuard::try_map(guard, Option::as_mut).ok());
         match guard {
             Some(guard) => self.hook(runtime, hook(guard)),
             None => Box::pin(async {
@@ -110,12 +113,6 @@ impl InProcess {
             let module = module.take();
             frames::within(self.frame, || drop(module));
         }
-    }
-
-    /// Asks the module what it is.
-    pub(crate) fn metadata(&self) -> Option<oxide_plugin_api::ModuleMetadata> {
-        let module = self.module.try_read().ok()?;
-        frames::within(self.frame, || module.as_ref().map(AnyModule::metadata))
     }
 }
 
@@ -170,10 +167,13 @@ fn text_of(error: &KernelError) -> Error {
                 chain.push(cause.to_string());
                 source = cause.source();
             }
-            chain.into_iter().rev().fold(None, |inner: Option<Error>, cause| {
-                Some(inner.map_or_else(|| Error::new(&cause), |inner| inner.context(&cause)))
-            })
-            .map_or_else(|| Error::new(other), |inner| inner.context(other))
+            chain
+                .into_iter()
+                .rev()
+                .fold(None, |inner: Option<Error>, cause| {
+                    Some(inner.map_or_else(|| Error::new(&cause), |inner| inner.context(&cause)))
+                })
+                .map_or_else(|| Error::new(other), |inner| inner.context(other))
         }
     }
 }

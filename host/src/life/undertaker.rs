@@ -83,7 +83,8 @@ pub(crate) async fn end(
         }
         Object::Foreign(foreign) => {
             let revoked = revoke(foreign.lending(), &mut holders).await;
-            let drop = if drained { destroy(generation.clone(), &mut holders).await } else { DropOutcome::Skipped };
+            let drop =
+                if drained { destroy(generation.clone(), &mut holders).await } else { DropOutcome::Skipped };
             let unmapped = close(&generation, &mut holders).await;
             End { unmapped, retained_by: holders.0, drop, revoked }
         }
@@ -251,19 +252,7 @@ fn static_holders(facts: &LinkFacts, holders: &mut Holders) {
     if let Err(why) = sys::unload_is_proven() {
         holders.add(Holder::Platform, 1, why);
     }
-    if !facts.foreign_imports.is_empty() {
-        let detail = format!(
-            "imports {}: what it leaves on the host's threads cannot be undone by this version",
-            facts.foreign_imports.join(", ")
-        );
-        holders.add(Holder::ForeignImport, facts.foreign_imports.len(), detail);
-    }
-    if facts.nodelete {
-        holders.add(Holder::Loader, 1, "linked with `-z nodelete`");
-    }
-    if facts.unique_symbols {
-        holders.add(Holder::Loader, 1, "defines unique symbols (C++), which the loader never lets go");
-    }
+    holders.0.extend(facts.retained_by());
 }
 
 /// Ends, on a life thread, what came too late for whoever wanted it.

@@ -112,4 +112,3 @@ fn fail(shared: &Shared, command: &Envelope, error: &KernelError) {
     let event = Event::CommandFailed { module_id, error: error.to_string() };
     shared.bus.announce(Envelope::new(KERNEL, event).answering(command.id));
 }
-

@@ -143,8 +143,7 @@ fn refusal(entry: &Entry) -> KernelError {
 
 #[cold]
 fn in_process(entry: &Entry, ticket: Inside<Generation>, method: &str, payload: Payload) -> Call {
-    let frame =
-        Frame { module: entry.number, generation: ticket.unique, shard: Some(ticket.shard()) };
+    let frame = Frame { module: entry.number, generation: ticket.unique, shard: Some(ticket.shard()) };
     let future = match &ticket.object {
         Object::InProcess(module) => module.invoke(method.to_owned(), payload, frame),
         Object::Foreign(_) => return Call::Refused { error: Some(entry.not_running()) },
@@ -198,7 +197,9 @@ fn name(error: KernelError, entry: &Entry, method: &str) -> KernelError {
     let module = entry.id.as_ref().to_owned();
     match error {
         KernelError::UnknownMethod { .. } => KernelError::UnknownMethod { module, method: method.to_owned() },
-        KernelError::HookPanicked { hook, message, .. } => KernelError::HookPanicked { module, hook, message },
+        KernelError::HookPanicked { hook, message, .. } => {
+            KernelError::HookPanicked { module, hook, message }
+        }
         other => other,
     }
 }
@@ -210,11 +211,9 @@ fn failure(entry: &Entry, method: &str, end: CallEnd) -> KernelError {
         CallEnd::Failed(status::UNKNOWN_METHOD, _) => {
             KernelError::UnknownMethod { module, method: method.to_owned() }
         }
-        CallEnd::Failed(status::PANICKED, error) => KernelError::HookPanicked {
-            module,
-            hook: "invoke",
-            message: error.message().to_owned(),
-        },
+        CallEnd::Failed(status::PANICKED, error) => {
+            KernelError::HookPanicked { module, hook: "invoke", message: error.message().to_owned() }
+        }
         CallEnd::Failed(_, error) => KernelError::HookFailed {
             module,
             hook: "invoke",

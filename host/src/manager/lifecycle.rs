@@ -20,11 +20,18 @@ use super::{
     unload,
 };
 use crate::{
-    boundary::{frames, hooks::HookEnd, lend::{BoxFuture, Phase}},
+    boundary::{
+        frames,
+        hooks::HookEnd,
+        lend::{BoxFuture, Phase},
+    },
     bus::Envelope,
     error::{KernelError, Result},
     kernel,
-    life::{hook::{self, HookRun}, object::Object},
+    life::{
+        hook::{self, HookRun},
+        object::Object,
+    },
     report::Receipt,
 };
 
@@ -148,12 +155,7 @@ pub(crate) async fn run_hook(
 }
 
 /// What a hook's run comes to.
-pub(crate) fn result_of<T>(
-    module: &str,
-    hook: &'static str,
-    limit: Duration,
-    run: HookRun<T>,
-) -> Result<T> {
+pub(crate) fn result_of<T>(module: &str, hook: &'static str, limit: Duration, run: HookRun<T>) -> Result<T> {
     let module = module.to_owned();
     match run {
         HookRun::Ended(HookEnd::Ok(value)) => Ok(value),
@@ -163,7 +165,9 @@ pub(crate) fn result_of<T>(
             message: error.to_string(),
             chain: error.chain().to_vec(),
         }),
-        HookRun::Ended(HookEnd::Panicked(message)) => Err(KernelError::HookPanicked { module, hook, message }),
+        HookRun::Ended(HookEnd::Panicked(message)) => {
+            Err(KernelError::HookPanicked { module, hook, message })
+        }
         HookRun::TimedOut => Err(KernelError::HookTimedOut { module, hook, after: limit }),
     }
 }
@@ -313,11 +317,7 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
     };
     let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
     let left = gate.inside();
-    Drain {
-        drained,
-        came_out: before.saturating_sub(cancelled + left) as u64,
-        cancelled: cancelled as u64,
-    }
+    Drain { drained, came_out: before.saturating_sub(cancelled + left) as u64, cancelled: cancelled as u64 }
 }
 
 /// How long cancelled calls may take to be gone.

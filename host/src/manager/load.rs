@@ -20,7 +20,7 @@ use crate::{
     boundary::{
         hooks::HookEnd,
         lend::Lending,
-        library::{CheckedLibrary, LoadedLibrary},
+        library::CheckedLibrary,
         module::{ForeignModule, NotMade},
         seat::Route,
     },
@@ -107,8 +107,7 @@ pub(crate) async fn load(
     let origin = Origin { path: path.clone(), facts: file.facts().clone() };
     let library = open(staged, path.clone()).await?;
 
-    let provisional: Arc<str> =
-        options.id.as_deref().unwrap_or(&file.description().package).into();
+    let provisional: Arc<str> = options.id.as_deref().unwrap_or(&file.description().package).into();
     let module_number = unique_number();
     let services = Arc::new(ManagerServices::new(shared.bus.clone()));
     let lending = Lending::new(provisional.clone(), module_number, unique_number(), 1, services);
@@ -124,10 +123,13 @@ pub(crate) async fn load(
             let alone = generation.alone(shared.limits.stop).await;
             let mut holders = Holders::default();
             if alone.is_none() {
-                holders.add(crate::report::Holder::Call, 1, "a hook that ran past its deadline is still running");
+                holders.add(
+                    crate::report::Holder::Call,
+                    1,
+                    "a hook that ran past its deadline is still running",
+                );
             }
-            let end =
-                undertaker::end(&provisional, generation.clone(), stop, alone.is_some(), holders).await;
+            let end = undertaker::end(&provisional, generation.clone(), stop, alone.is_some(), holders).await;
             tracing::debug!(?end, "undid a load that failed");
             Err(error)
         }

@@ -64,7 +64,9 @@ impl Drop for Inner {
 
 impl fmt::Debug for ModuleManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModuleManager").field("modules", &self.inner.shared.all().len()).finish_non_exhaustive()
+        f.debug_struct("ModuleManager")
+            .field("modules", &self.inner.shared.all().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -203,7 +205,12 @@ impl ModuleManager {
     ///
     /// # Errors
     /// As [`ModuleHandle::invoke`].
-    pub async fn invoke(&self, id: &str, method: &str, payload: impl Into<Payload> + Send) -> Result<Payload> {
+    pub async fn invoke(
+        &self,
+        id: &str,
+        method: &str,
+        payload: impl Into<Payload> + Send,
+    ) -> Result<Payload> {
         self.handle(id)?.invoke(method, payload).await
     }
 

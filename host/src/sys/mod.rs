@@ -12,7 +12,8 @@ pub(crate) fn is_mapped(path: &Path) -> bool {
         let wanted = path.as_os_str().as_encoded_bytes();
         // A line ends with the path; the kernel appends " (deleted)" once the file is unlinked.
         maps.split(|&byte| byte == b'\n').any(|line| {
-            line.ends_with(wanted) || line.strip_suffix(b" (deleted)").is_some_and(|line| line.ends_with(wanted))
+            line.ends_with(wanted)
+                || line.strip_suffix(b" (deleted)").is_some_and(|line| line.ends_with(wanted))
         })
     }
     #[cfg(not(target_os = "linux"))]
