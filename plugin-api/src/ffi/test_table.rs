@@ -1,8 +1,8 @@
 //! The test host's table: the same functions that the real host lends, over `testing`'s safe parts.
 //!
 //! A context is a number here, not an address: every function looks it up, so one that outlives its
-//! module (a clone of its bus, say) finds "closed" and nothing dangles. Number 0 stands for whichever module the calling thread
-//! works for.
+//! module (a clone of its bus, say) finds "closed" and nothing dangles. Number 0 stands for whichever
+//! module the calling thread works for.
 
 use std::{
     ptr,

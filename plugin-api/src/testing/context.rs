@@ -101,7 +101,7 @@ impl Context {
         let limit = self.core.settings().task_deadline;
         work::end(self.number, |phase| all || phase == Phase::Running, limit).await.map_err(|left| {
             Error::new(format_args!(
-                "{left} task(s) of module `{}` did not end within {limit:?}: a task ends when it next waits for something",
+                "{left} task(s) of module `{}` did not end within {limit:?}: a task ends when it next waits",
                 self.source
             ))
         })

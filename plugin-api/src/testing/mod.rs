@@ -39,8 +39,8 @@
 //!     async fn invoke(&self, method: &str, payload: Payload) -> Result<Payload> {
 //!         let Some(bus) = &self.0 else { return Err(Error::new("no bus")) };
 //!         let name: String = payload.to_json()?;
-//!         let greeted = Event::Custom { module_id: "greeter".into(), kind: "greeted".into(), payload: name.into() };
-//!         bus.emit_event("greeter", greeted).await?;
+//!         let (module_id, kind) = ("greeter".into(), "greeted".into());
+//!         bus.emit_event("greeter", Event::Custom { module_id, kind, payload: name.into() }).await?;
 //!         Ok(method.into())
 //!     }
 //! #   async fn stop(&mut self) -> Result<()> {
@@ -61,10 +61,11 @@
 //! # greets().unwrap();
 //! ```
 //!
-//! What is real: the order of hooks and the states of a life, the guard against panics, the bus, `task`, and with the feature
-//! `tokio` the runtime around every hook; all of it goes through the same table of functions as in a real
-//! host. What is not: nothing is loaded, swapped or unmapped, spans are not recorded, and there is no
-//! manager: commands are answered by [`TestHost::answer`] only ([`Command::Ping`] excepted).
+//! What is real: the order of hooks and the states of a life, the guard against panics, the bus, `task`,
+//! and with the feature `tokio` the runtime around every hook; bus, tasks and logs go through the same table
+//! of functions as in a real host. What is not: nothing is loaded, swapped or unmapped, spans are not
+//! recorded, and there is no manager: commands are answered by [`TestHost::answer`] only
+//! ([`Command::Ping`] excepted).
 //!
 //! A thread that a module starts by itself belongs to no [`TestHost`]: what it logs is printed, not
 //! recorded, and a task that it spawns runs until the process ends.
@@ -160,8 +161,8 @@ impl Builder {
         self
     }
 
-    /// Whether this host records what modules log: yes unless said otherwise. Recording sets the process's default
-    /// subscriber of `tracing` and its logger, where there is none; say no in a test that sets its own.
+    /// Whether this host records what modules log: yes unless said otherwise. Recording sets the process's
+    /// default subscriber of `tracing` and its logger, where there is none; say no in a test that sets its own.
     pub fn record_logs(mut self, record: bool) -> Self {
         self.settings.record_logs = record;
         self
@@ -273,8 +274,8 @@ impl TestHost {
         self.inner.core.add_answer(Arc::new(answer));
     }
 
-    /// What the modules of this host logged so far, at every level. Lines from `info` up are also printed, where `cargo
-    /// test` shows them when the test fails.
+    /// What the modules of this host logged so far, at every level. Lines from `info` up are also printed,
+    /// where `cargo test` shows them when the test fails.
     pub fn logs(&self) -> Vec<LogLine> {
         self.inner.core.logs()
     }
