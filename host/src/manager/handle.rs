@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use super::registry::Entry;
 use crate::{
     boundary::{
-        call::{CallEnd, TicketedCall},
+        call::{CallEnd, ForeignCall},
         frames::{self, Frame},
         lend::BoxFuture,
         seat::Inside,
@@ -53,77 +53,44 @@ impl ModuleHandle {
     /// [`KernelError::UnknownMethod`], [`KernelError::HookFailed`], [`KernelError::HookPanicked`], and
     /// [`KernelError::Cancelled`] when the module is unloaded while the call waits.
     #[inline]
-    pub fn invoke(&self, method: &str, payload: impl Into<Payload>) -> Invoke<'_> {
-        Invoke::of(EntryRef::Borrowed(&self.entry), method, payload.into())
-    }
-}
-
-/// Where a call finds its module: the handle's, or its own.
-enum EntryRef<'a> {
-    Borrowed(&'a Arc<Entry>),
-    Owned(Arc<Entry>),
-}
-
-impl EntryRef<'_> {
-    #[inline]
-    fn get(&self) -> &Entry {
-        match self {
-            Self::Borrowed(entry) => entry,
-            Self::Owned(entry) => entry,
-        }
+    pub fn invoke<'a>(&'a self, method: &'a str, payload: impl Into<Payload>) -> Invoke<'a> {
+        Invoke::new(&self.entry, method, payload.into())
     }
 }
 
 pin_project! {
-    /// A call. It goes into the module when it is made, so a shut gate is told at once, and comes out when
-    /// it has ended or is dropped.
+    /// A call. It goes into the module when it is first polled, and comes out when it has ended or is
+    /// dropped.
+    #[project = InvokeProjection]
     #[must_use = "a call does nothing until it is polled"]
     pub struct Invoke<'a> {
-        entry: EntryRef<'a>,
+        entry: &'a Entry,
+        method: &'a str,
+        // Taken by the first poll.
+        payload: Option<Payload>,
+        in_process: Option<InProcessCall>,
         #[pin]
-        call: Call,
+        foreign: ForeignCall<Generation>,
     }
 }
 
-pin_project! {
-    #[project = CallProjection]
-    enum Call {
-        Foreign { #[pin] call: TicketedCall<Generation> },
-        InProcess { method: String, ticket: Option<Inside<Generation>>, future: BoxFuture<Result<Payload>> },
-        Refused { error: Option<KernelError> },
-    }
+/// A call of a module of the host program's own. What it owns goes before the ticket that keeps its module.
+struct InProcessCall {
+    future: BoxFuture<Result<Payload>>,
+    _ticket: Inside<Generation>,
 }
 
 impl fmt::Debug for Invoke<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Invoke").field("module", &self.entry.get().id).finish_non_exhaustive()
-    }
-}
-
-impl Invoke<'static> {
-    /// A call that keeps its own reference to the module.
-    pub(crate) fn new(entry: Arc<Entry>, method: &str, payload: Payload) -> Self {
-        Self::of(EntryRef::Owned(entry), method, payload)
+        f.debug_struct("Invoke").field("module", &self.entry.id).finish_non_exhaustive()
     }
 }
 
 impl<'a> Invoke<'a> {
     #[inline]
-    fn of(entry: EntryRef<'a>, method: &str, payload: Payload) -> Self {
-        let call = match enter(entry.get()) {
-            Some(ticket) => match TicketedCall::new(ticket, method, payload) {
-                Ok(call) => Call::Foreign { call },
-                Err((ticket, payload)) => in_process(entry.get(), ticket, method, payload),
-            },
-            None => Call::Refused { error: Some(refusal(entry.get())) },
-        };
-        Self { entry, call }
+    pub(crate) fn new(entry: &'a Entry, method: &'a str, payload: Payload) -> Self {
+        Self { entry, method, payload: Some(payload), in_process: None, foreign: ForeignCall::empty() }
     }
-}
-
-#[inline]
-fn enter(entry: &Entry) -> Option<Inside<Generation>> {
-    entry.route.enter().or_else(|| come_back(entry))
 }
 
 /// A call that comes back to the module from inside one of its own calls may enter while it drains.
@@ -142,13 +109,21 @@ fn refusal(entry: &Entry) -> KernelError {
 }
 
 #[cold]
-fn in_process(entry: &Entry, ticket: Inside<Generation>, method: &str, payload: Payload) -> Call {
-    let frame = Frame { module: entry.number, generation: ticket.unique, shard: Some(ticket.shard()) };
-    let future = match &ticket.object {
-        Object::InProcess(module) => module.invoke(method.to_owned(), payload, frame),
-        Object::Foreign(_) => return Call::Refused { error: Some(entry.not_running()) },
-    };
-    Call::InProcess { method: method.to_owned(), ticket: Some(ticket), future }
+fn in_process(
+    entry: &Entry,
+    ticket: Inside<Generation>,
+    method: &str,
+    payload: Payload,
+) -> Result<InProcessCall> {
+    let frame =
+        Frame { module: entry.number, generation: ticket.unique, shard: Some(ticket.shard()) };
+    match &ticket.object {
+        Object::InProcess(module) => {
+            let future = module.invoke(method.to_owned(), payload, frame);
+            Ok(InProcessCall { future, _ticket: ticket })
+        }
+        Object::Foreign(_) => Err(entry.not_running()),
+    }
 }
 
 impl Future for Invoke<'_> {
@@ -156,29 +131,42 @@ impl Future for Invoke<'_> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Payload>> {
-        let this = self.project();
-        match this.call.project() {
-            CallProjection::Foreign { call } => {
-                let mut call = call;
-                match call.as_mut().poll(context) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(CallEnd::Reply(payload)) => Poll::Ready(Ok(payload)),
-                    Poll::Ready(end) => Poll::Ready(Err(failure(this.entry.get(), call.method(), end))),
+        let mut this = self.project();
+        let Some(payload) = this.payload.take() else {
+            return poll_again(this, context);
+        };
+        let Some(ticket) = this.entry.route.enter().or_else(|| come_back(this.entry)) else {
+            return Poll::Ready(Err(refusal(this.entry)));
+        };
+        match this.foreign.as_mut().begin(ticket, this.method, payload, context) {
+            Ok(Poll::Ready(CallEnd::Reply(payload))) => Poll::Ready(Ok(payload)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(end)) => Poll::Ready(Err(failure(this.entry, this.method, end))),
+            Err((ticket, payload)) => match in_process(this.entry, ticket, this.method, payload) {
+                Ok(call) => {
+                    *this.in_process = Some(call);
+                    poll_again(this, context)
                 }
-            }
-            CallProjection::InProcess { method, ticket, future } => {
-                let polled = poll_in_process(future, context);
-                let Poll::Ready(result) = polled else { return Poll::Pending };
-                // What the call owns goes before the ticket that keeps its module.
-                *future = Box::pin(std::future::pending());
-                *ticket = None;
-                Poll::Ready(result.map_err(|error| name(error, this.entry.get(), method)))
-            }
-            CallProjection::Refused { error } => {
-                Poll::Ready(Err(error.take().unwrap_or(KernelError::ShuttingDown)))
-            }
+                Err(error) => Poll::Ready(Err(error)),
+            },
         }
     }
+}
+
+/// Polls a call that has begun.
+#[cold]
+fn poll_again(mut this: InvokeProjection<'_, '_>, context: &mut Context<'_>) -> Poll<Result<Payload>> {
+    let Some(call) = this.in_process else {
+        return match this.foreign.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(CallEnd::Reply(payload)) => Poll::Ready(Ok(payload)),
+            Poll::Ready(end) => Poll::Ready(Err(failure(this.entry, this.method, end))),
+        };
+    };
+    let polled = poll_in_process(&mut call.future, context);
+    let Poll::Ready(result) = polled else { return Poll::Pending };
+    *this.in_process = None;
+    Poll::Ready(result.map_err(|error| name(error, this.entry, this.method)))
 }
 
 fn poll_in_process(

@@ -194,7 +194,7 @@ async fn call(entry: &Arc<Entry>, item: &Item) -> Result<Payload> {
         return Err(KernelError::Bus("a module takes no such command".to_owned()));
     };
     let payload = Payload::json(payload)?;
-    let mut call = std::pin::pin!(Invoke::new(entry.clone(), method, payload));
+    let mut call = std::pin::pin!(Invoke::new(entry, method, payload));
     let chain = item.chain.as_deref().unwrap_or(&[]);
     std::future::poll_fn(|context| frames::within_chain(chain, || call.as_mut().poll(context))).await
 }

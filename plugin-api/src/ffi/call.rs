@@ -6,7 +6,7 @@
 
 use std::{
     future::Future,
-    mem::{ManuallyDrop, align_of, offset_of, size_of},
+    mem::{ManuallyDrop, MaybeUninit, align_of, offset_of, size_of},
     pin::Pin,
     ptr,
     task::{Context, Poll, RawWaker, RawWakerVTable, Waker},
@@ -28,8 +28,8 @@ pub struct Call {
     pub method: *const u8,
     /// Its length.
     pub method_len: usize,
-    /// The argument; the plugin takes it on the first poll.
-    pub payload: FfiBytes,
+    /// The argument; the plugin takes it on the first poll, and only then.
+    pub payload: MaybeUninit<FfiBytes>,
     /// Where the plugin may write its future: aligned to [`SLOT_ALIGN`].
     pub slot: *mut u8,
     /// The slot's size.
@@ -40,8 +40,8 @@ pub struct Call {
     pub poll: Option<PollCall>,
     /// Drops the future. Set while there is one. Never unwinds.
     pub drop: Option<DropCall>,
-    /// The reply or the error, once a poll has returned something other than pending.
-    pub outcome: FfiOutcome,
+    /// The reply or the error: written when a poll returns something other than pending, and only then.
+    pub outcome: MaybeUninit<FfiOutcome>,
 }
 
 /// Polls a call's future; gives one of [`status`].
@@ -111,12 +111,15 @@ where
 {
     // SAFETY: the host lends the record exclusively for the length of this function.
     let record = unsafe { &mut *call };
-    let payload = Payload::from_ffi(std::mem::replace(&mut record.payload, FfiBytes::empty()));
-    let placed = guard(|| {
+    // SAFETY: a fresh record holds the argument, and it is taken only here.
+    let payload = Payload::from_ffi(unsafe { record.payload.assume_init_read() });
+    // One guard for both steps: entering it reads a thread-local of the plugin's, which is a call.
+    let polled = guard(|| {
         let _runtime = crate::runtime::enter();
         // SAFETY: the host passes UTF-8 that outlives the call's future (invariant 2).
-        let method =
-            unsafe { str::from_utf8_unchecked(std::slice::from_raw_parts(record.method, record.method_len)) };
+        let method = unsafe {
+            str::from_utf8_unchecked(std::slice::from_raw_parts(record.method, record.method_len))
+        };
         let future = make(method, payload);
         let fits = size_of::<F>() <= record.slot_len && align_of::<F>() <= SLOT_ALIGN;
         if fits {
@@ -130,15 +133,10 @@ where
             record.drop = Some(drop_boxed::<F>);
         }
         record.poll = Some(poll::<F>);
-    });
-    match placed {
         // SAFETY: the future has just been placed.
-        Ok(()) => unsafe { poll::<F>(call, waker) },
-        Err(message) => {
-            record.outcome = FfiOutcome::panicked(message);
-            status::PANICKED
-        }
-    }
+        unsafe { poll_future::<F>(record, waker) }
+    });
+    finish(record, polled)
 }
 
 unsafe extern "C" fn poll<F>(call: *mut Call, waker: *const WakerHeader) -> u8
@@ -149,20 +147,39 @@ where
     let record = unsafe { &mut *call };
     let polled = guard(|| {
         let _runtime = crate::runtime::enter();
-        // The lent waker is borrowed: a clone is the host's own, and this one is never dropped.
-        // SAFETY: `waker` is valid during the poll, and the vtable forwards to the host's.
-        let waker = ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(waker.cast(), &PLUGIN_WAKER)) });
-        let mut context = Context::from_waker(&waker);
-        // SAFETY: `begin` placed an `F` there, which stays there until it is dropped.
-        let future = unsafe { Pin::new_unchecked(&mut *record.future.cast::<F>()) };
-        let polled = future.poll(&mut context);
-        if polled.is_ready() {
-            // SAFETY: it is done, and is not polled again.
-            unsafe { drop_future(record) };
-        }
-        polled
+        // SAFETY: `begin` placed an `F`, which is there until a poll is ready.
+        unsafe { poll_future::<F>(record, waker) }
     });
-    record.outcome = match polled {
+    finish(record, polled)
+}
+
+/// Polls the placed future, and drops it when it is ready.
+///
+/// # Safety
+/// An `F` stands where `record.future` points, and `waker` is valid.
+#[inline]
+unsafe fn poll_future<F>(record: &mut Call, waker: *const WakerHeader) -> Poll<Result<Payload>>
+where
+    F: Future<Output = Result<Payload>> + Send,
+{
+    // The lent waker is borrowed: a clone is the host's own, and this one is never dropped.
+    // SAFETY: `waker` is valid during the poll, and the vtable forwards to the host's.
+    let waker = ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(waker.cast(), &PLUGIN_WAKER)) });
+    let mut context = Context::from_waker(&waker);
+    // SAFETY: an `F` stands there, and stays there until it is dropped.
+    let future = unsafe { Pin::new_unchecked(&mut *record.future.cast::<F>()) };
+    let polled = future.poll(&mut context);
+    if polled.is_ready() {
+        // SAFETY: it is done, and is not polled again.
+        unsafe { drop_future(record) };
+    }
+    polled
+}
+
+/// Writes the outcome of a poll into the record.
+#[inline]
+fn finish(record: &mut Call, polled: std::result::Result<Poll<Result<Payload>>, String>) -> u8 {
+    let outcome = match polled {
         Ok(Poll::Pending) => return status::PENDING,
         Ok(Poll::Ready(result)) => FfiOutcome::from_result(result),
         Err(message) => {
@@ -172,7 +189,7 @@ where
             FfiOutcome::panicked(message)
         }
     };
-    record.outcome.status
+    record.outcome.write(outcome).status
 }
 
 /// Drops the future, unless that has been done.
