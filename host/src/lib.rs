@@ -4,4 +4,7 @@ pub mod error;
 mod intake;
 pub mod report;
 
-pub use intake::{Refusal, RefusalReason};
+pub use intake::{
+    About, Description, InspectedFile, Inspection, LinkFacts, LoadPolicy, Refusal, RefusalReason, Refused,
+    StagedFile, StagingDir, inspect, inspect_with, printable,
+};
