@@ -93,7 +93,8 @@ impl LoadedLibrary {
         // The result says nothing about the mapping; the map does.
         let _ = ManuallyDrop::into_inner(library).close();
         if sys::is_mapped(staged.path()) {
-            staged.keep();
+            // Its copy stays as long as it is mapped, for backtraces and debuggers.
+            std::mem::forget(staged);
             Closed::StillMapped
         } else {
             Closed::Unmapped

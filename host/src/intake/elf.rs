@@ -1,0 +1,226 @@
+//! ELF: the description's section, and what the dynamic section asks of the loader.
+
+use object::{
+    Endianness, Object, SectionIndex, elf,
+    read::elf::{Dyn, ElfFile, FileHeader, ProgramHeader, SectionHeader, Sym},
+};
+use oxide_plugin_api::ffi::describe::SECTION;
+
+use super::{
+    Fault, LinkFacts, RefusalReason,
+    facts::{ENTRY, is_base_elf},
+    image::{Carried, Image, c_string, is_named},
+    machine::{Format, Machine, arch_name},
+};
+
+/// Recognises a library and finds its description.
+pub(super) fn examine<Elf>(data: &[u8]) -> Result<Image<'_>, Fault>
+where
+    Elf: FileHeader<Endian = Endianness>,
+{
+    let header = Elf::parse(data)?;
+    let endian = header.endian()?;
+    match header.e_type(endian) {
+        elf::ET_DYN => {}
+        elf::ET_EXEC => return Err(Fault::not_a_library("is an ELF program, not a dynamic library")),
+        elf::ET_REL => return Err(Fault::not_a_library("is an ELF object file, not a dynamic library")),
+        elf::ET_CORE => return Err(Fault::not_a_library("is a core dump, not a dynamic library")),
+        _ => return Err(Fault::not_a_library("is an ELF file of an unknown type, not a dynamic library")),
+    }
+    let file = ElfFile::<Elf>::parse(data)?;
+    let dynamic = Dynamic::read(&file);
+    if dynamic.as_ref().is_ok_and(|dynamic| dynamic.flags_1.contains(elf::DF_1_PIE)) {
+        return Err(Fault::not_a_library("is an ELF program, not a dynamic library"));
+    }
+    let section = description(&file)?;
+    check_length(&file)?;
+    let machine = Machine {
+        format: Format::Elf,
+        arch: arch_name(file.architecture()).into(),
+        bits: if header.is_class_64() { 64 } else { 32 },
+        little_endian: header.is_little_endian(),
+        os: system(header.e_ident().os_abi),
+    };
+    let carried = section.map(|section| Carried { section, facts: dynamic.and_then(|it| it.facts(&file)) });
+    Ok(Image { machine, carried })
+}
+
+/// The system that the header names; Linux libraries mostly name none.
+fn system(os_abi: elf::OsAbi) -> Option<&'static str> {
+    match os_abi {
+        elf::ELFOSABI_GNU => Some("linux"),
+        elf::ELFOSABI_FREEBSD => Some("freebsd"),
+        elf::ELFOSABI_NETBSD => Some("netbsd"),
+        elf::ELFOSABI_OPENBSD => Some("openbsd"),
+        elf::ELFOSABI_SOLARIS => Some("solaris"),
+        _ => None,
+    }
+}
+
+/// The bytes of the description's section.
+fn description<'data, Elf: FileHeader>(file: &ElfFile<'data, Elf>) -> Result<Option<&'data [u8]>, Fault> {
+    let (endian, data) = (file.endian(), file.data());
+    let table = file.elf_section_table();
+    if table.is_empty() {
+        return Ok(None);
+    }
+    let index = file.elf_header().shstrndx(endian, data)?;
+    let names =
+        table.section(SectionIndex(usize::try_from(index).unwrap_or(usize::MAX)))?.data(endian, data)?;
+    let mut found = table.iter().filter(|one| is_named(names, one.sh_name(endian).into(), SECTION));
+    let (Some(section), more) = (found.next(), found.next()) else { return Ok(None) };
+    if more.is_some() {
+        return Err(Fault::damaged(format_args!("has more than one section `{SECTION}`")));
+    }
+    if section.sh_type(endian) == elf::SHT_NOBITS {
+        // What `objcopy --only-keep-debug` leaves: sections without their bytes.
+        return Err(Fault::not_a_library("holds the debug information of a library, not the library"));
+    }
+    Ok(Some(section.data(endian, data)?))
+}
+
+/// The loader maps whole segments: a library whose segments go on where its file has ended would die with
+/// SIGBUS at the first touch.
+fn check_length<Elf: FileHeader>(file: &ElfFile<'_, Elf>) -> Result<(), Fault> {
+    let length = file.data().len() as u64;
+    let segments = file.elf_program_headers().iter().filter(|one| one.p_type(file.endian()) == elf::PT_LOAD);
+    for segment in segments {
+        let (offset, size) = segment.file_range(file.endian());
+        let end = offset.saturating_add(size);
+        if end > length {
+            return Err(Fault::damaged(format_args!(
+                "ends early: its segments reach up to byte {end}, the file has {length}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The dynamic section as the loader sees it: found through the segments, since the section headers are only for
+/// tools.
+struct Dynamic<'data> {
+    flags: elf::DynamicFlags,
+    flags_1: elf::DynamicFlags1,
+    strings: &'data [u8],
+    symbols_at: Option<u64>,
+    /// Offsets into the strings.
+    needed: Vec<u64>,
+    search_paths: Vec<u64>,
+}
+
+impl<'data> Dynamic<'data> {
+    fn read<Elf: FileHeader>(file: &ElfFile<'data, Elf>) -> Result<Self, Fault> {
+        let (endian, data) = (file.endian(), file.data());
+        let mut this = Self {
+            flags: elf::DynamicFlags(0),
+            flags_1: elf::DynamicFlags1(0),
+            strings: &[],
+            symbols_at: None,
+            needed: Vec::new(),
+            search_paths: Vec::new(),
+        };
+        // Of several the loader takes the last.
+        let segments = file.elf_program_headers().iter().rev();
+        let Some(entries) =
+            segments.map(|one| one.dynamic(endian, data)).find_map(Result::transpose).transpose()?
+        else {
+            return Err(Fault::damaged("has no dynamic segment"));
+        };
+        let (mut strings_at, mut strings_size) = (None, None);
+        for entry in entries {
+            let value: u64 = entry.d_val(endian).into();
+            match entry.d_tag(endian) {
+                elf::DT_NULL => break,
+                elf::DT_STRTAB => strings_at = Some(value),
+                elf::DT_STRSZ => strings_size = Some(value),
+                elf::DT_SYMTAB => this.symbols_at = Some(value),
+                // A filter loads the library that it filters.
+                elf::DT_NEEDED | elf::DT_FILTER | elf::DT_AUXILIARY => this.needed.push(value),
+                elf::DT_RPATH | elf::DT_RUNPATH => this.search_paths.push(value),
+                elf::DT_FLAGS => this.flags = elf::DynamicFlags(value),
+                elf::DT_FLAGS_1 => this.flags_1 = elf::DynamicFlags1(value),
+                _ => {}
+            }
+        }
+        if let (Some(at), Some(size)) = (strings_at, strings_size) {
+            this.strings = loaded(file, at, size).ok_or_else(|| {
+                Fault::damaged("has a dynamic section whose strings lie outside of the file")
+            })?;
+        }
+        Ok(this)
+    }
+
+    fn facts<Elf: FileHeader>(self, file: &ElfFile<'data, Elf>) -> Result<LinkFacts, Fault> {
+        let endian = file.endian();
+        let mut facts = LinkFacts {
+            nodelete: self.flags_1.contains(elf::DF_1_NODELETE),
+            no_open: self.flags_1.contains(elf::DF_1_NOOPEN),
+            static_tls: self.flags.contains(elf::DF_STATIC_TLS),
+            tls_size: file
+                .elf_program_headers()
+                .iter()
+                .filter(|one| one.p_type(endian) == elf::PT_TLS)
+                .map(|one| one.p_memsz(endian).into())
+                .max()
+                .unwrap_or(0),
+            ..LinkFacts::default()
+        };
+        for at in &self.needed {
+            facts.need(self.string(*at)?, is_base_elf);
+        }
+        for at in &self.search_paths {
+            facts.search_paths.push(self.string(*at)?);
+        }
+        self.check_symbols(file)?;
+        for symbol in file.elf_dynamic_symbol_table().iter() {
+            let name_at = u64::from(symbol.st_name(endian));
+            if symbol.is_undefined(endian) {
+                facts.import(|name| is_named(self.strings, name_at, name));
+                continue;
+            }
+            match symbol.st_bind() {
+                elf::STB_GNU_UNIQUE => facts.unique_symbols = true,
+                elf::STB_GLOBAL | elf::STB_WEAK => {}
+                _ => continue,
+            }
+            let visible = matches!(symbol.st_visibility(), elf::STV_DEFAULT | elf::STV_PROTECTED);
+            facts.exports_entry |= visible && is_named(self.strings, name_at, ENTRY);
+        }
+        Ok(facts)
+    }
+
+    /// The symbols are read through the section headers, which alone know how many there are; they must be the
+    /// ones that the loader will use.
+    fn check_symbols<Elf: FileHeader>(&self, file: &ElfFile<'data, Elf>) -> Result<(), Fault> {
+        let table = file.elf_dynamic_symbol_table();
+        if table.is_empty() {
+            return Ok(());
+        }
+        let section = file.elf_section_table().section(table.section())?;
+        if self.symbols_at == Some(section.sh_addr(file.endian()).into()) {
+            return Ok(());
+        }
+        Err(Fault::damaged(
+            "contradicts itself: its section headers and its dynamic section name different symbols",
+        ))
+    }
+
+    fn string(&self, at: u64) -> Result<String, Fault> {
+        c_string(self.strings, at).ok_or_else(|| {
+            Fault::new(
+                RefusalReason::Damaged,
+                "has a dynamic section that names a library by text outside of its strings",
+                "build it again, without tools that rewrite the dynamic section",
+            )
+        })
+    }
+}
+
+/// The bytes of the file that are mapped at this address.
+fn loaded<'data, Elf: FileHeader>(file: &ElfFile<'data, Elf>, at: u64, size: u64) -> Option<&'data [u8]> {
+    let endian = file.endian();
+    file.elf_program_headers()
+        .iter()
+        .filter(|one| one.p_type(endian) == elf::PT_LOAD)
+        .find_map(|one| one.data_range(endian, file.data(), at, size).ok().flatten())
+}

@@ -1,0 +1,32 @@
+//! From a path to bytes we are willing to open. Nothing here runs plugin code.
+//!
+//! `read` takes a file into memory; `image` recognises the format, and `elf`, `pe` and `macho` find in it the
+//! description's section and the facts of linking; `description` reads the former, `facts` judges the latter;
+//! `inspect` puts them together and refuses what can't be loaded here; `stage` writes the private copy.
+
+mod description;
+mod elf;
+mod facts;
+mod fault;
+mod image;
+mod inspect;
+mod inspection;
+mod machine;
+mod macho;
+mod pe;
+mod read;
+mod refusal;
+mod stage;
+mod staging_base;
+mod text;
+
+pub use description::Description;
+pub use facts::LinkFacts;
+pub use inspect::{InspectedFile, LoadPolicy};
+pub use inspection::{About, Inspection, Refused, inspect, inspect_with};
+pub use refusal::{Refusal, RefusalReason};
+pub use stage::{StagedFile, StagingDir};
+pub(crate) use text::file_name;
+pub use text::printable;
+
+use fault::Fault;

@@ -1,0 +1,130 @@
+//! Reads a file into memory, once, without ever being made to wait by what the path leads to.
+
+use std::{
+    fs::{File, Metadata, OpenOptions},
+    io::{self, ErrorKind, Read},
+    path::Path,
+};
+
+use super::{Fault, RefusalReason, image};
+
+/// The largest library that is taken: ten times the largest that anyone has shown us.
+const LARGEST: u64 = 1 << 30;
+
+/// Enough to tell a library from everything else.
+const HEAD: u64 = 4096;
+
+/// The bytes of a file that may be a library.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    // Looked at before it is opened, since opening alone can do something to a device.
+    let metadata = std::fs::metadata(path).map_err(|error| missing(path, &error))?;
+    check_is_file(&metadata)?;
+    let mut file = open(path).map_err(|error| missing(path, &error))?;
+    // Looked at again: what is open is what counts.
+    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
+    check_is_file(&metadata)?;
+    if metadata.len() > LARGEST {
+        // Whatever it is, the better answer may be that it is no library at all.
+        let mut head = Vec::new();
+        (&mut file).take(HEAD).read_to_end(&mut head).map_err(|error| unreadable(&error))?;
+        image::could_be_library(&head)?;
+        return Err(too_large());
+    }
+
+    let mut bytes = Vec::new();
+    (&mut file).take(HEAD).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    image::could_be_library(&bytes)?;
+    // A hint only: files in /proc say 0, and a file may grow.
+    bytes.reserve_exact(usize::try_from(metadata.len()).unwrap_or(0).saturating_sub(bytes.len()));
+    let left = LARGEST.saturating_add(1).saturating_sub(HEAD);
+    file.take(left).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(too_large());
+    }
+    Ok(bytes)
+}
+
+/// Opens for reading; a FIFO that took the file's place in the meantime can't keep us waiting for a writer, nor
+/// a terminal become ours.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        options.custom_flags(i32::try_from(flags.bits()).unwrap_or(0));
+    }
+    options.open(path)
+}
+
+fn check_is_file(metadata: &Metadata) -> Result<(), Fault> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        RefusalReason::NotAFile,
+        format_args!("is a {}, not a file", kind_of(metadata)),
+        "name the plugin's library file itself",
+    ))
+}
+
+fn kind_of(metadata: &Metadata) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = metadata.file_type();
+        if kind.is_fifo() {
+            return "named pipe";
+        }
+        if kind.is_socket() {
+            return "socket";
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return "device";
+        }
+    }
+    if metadata.is_dir() { "folder" } else { "special file" }
+}
+
+fn missing(path: &Path, error: &io::Error) -> Fault {
+    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+        return unreadable(error);
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
+        return Fault::new(
+            RefusalReason::NotFound,
+            "is a symbolic link to a file that does not exist",
+            "point the link to the plugin's library, or name the library itself",
+        );
+    }
+    Fault::new(
+        RefusalReason::NotFound,
+        "does not exist",
+        "check the path; a relative one starts at the current folder",
+    )
+}
+
+fn unreadable(error: &io::Error) -> Fault {
+    let hint = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "give the host's user read access to the file and search access to its folders"
+        }
+        _ => "check the disk or the network share that it is on",
+    };
+    Fault::new(RefusalReason::Unreadable, format_args!("cannot be read: {}", cause(error)), hint)
+}
+
+/// The system's error in the middle of a sentence.
+fn cause(error: &io::Error) -> String {
+    super::text::lower_first(&error.to_string())
+}
+
+fn too_large() -> Fault {
+    Fault::new(
+        RefusalReason::Unreadable,
+        format_args!("is larger than the {} MiB that this host takes", LARGEST >> 20),
+        "build it without debug information, or strip it",
+    )
+}

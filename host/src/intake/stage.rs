@@ -1,0 +1,213 @@
+//! The private copy: what was inspected is what is opened, under a new inode and a name never used before.
+//!
+//! The loader takes two names of one inode for the same library, and a library whose file is overwritten dies
+//! with SIGBUS; both end with a copy that only this host knows and nobody else may write.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::error::KernelError;
+
+use super::{Description, InspectedFile, LinkFacts, staging_base};
+
+/// The folder of this host's copies. It is locked as long as it, or a [`StagedFile`] in it, lives; what a dead
+/// host left behind is swept by the next one that opens the same base.
+#[derive(Debug)]
+pub struct StagingDir {
+    folder: Arc<Folder>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// Held, never read: to hold it says that this host lives.
+    _lock: File,
+    next: AtomicU64,
+}
+
+impl StagingDir {
+    /// Makes a folder of this host's own, readable by nobody else, and sweeps those of dead hosts.
+    ///
+    /// Without a `base` it lies in `$XDG_RUNTIME_DIR/oxide-host/staging`, or where that can't be used, in
+    /// `oxide-host-<uid>` in the folder for temporary files.
+    ///
+    /// # Errors
+    /// [`KernelError::Io`] when the folder can't be made, when the base is another user's, is open to others,
+    /// or is mounted noexec.
+    pub fn open(base: Option<&Path>) -> Result<Self, KernelError> {
+        let base = staging_base::prepare(base)?;
+        staging_base::sweep(&base);
+        let (path, lock) = staging_base::claim(&base)?;
+        Ok(Self { folder: Arc::new(Folder { path, _lock: lock, next: AtomicU64::new(1) }) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// Removes the folder with every copy in it, also those of libraries that are still mapped: for the end of
+    /// the process. Nothing can be staged afterwards.
+    ///
+    /// # Errors
+    /// [`KernelError::Io`] when something can't be removed; the next host to start tries again.
+    pub fn remove_all(&self) -> Result<(), KernelError> {
+        match staging_base::clear(&self.folder.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", self.path(), error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Still under the lock. With copies left in it, it stays for the next host's sweep.
+        staging_base::remove_if_empty(&self.path);
+    }
+}
+
+/// A private copy of an inspected file. Cheap to clone; the copy is removed with the last clone.
+///
+/// A library that stays mapped keeps its `StagedFile`, so that debuggers and backtraces find its code.
+#[derive(Clone)]
+pub struct StagedFile {
+    staged: Arc<Staged>,
+}
+
+struct Staged {
+    path: PathBuf,
+    origin: PathBuf,
+    length: u64,
+    description: Description,
+    facts: LinkFacts,
+    /// Dropped after the copy in it has been removed, which is what lets the folder go with the last copy.
+    _folder: Arc<Folder>,
+}
+
+impl StagedFile {
+    /// Writes the inspected bytes, and no others, into a new file.
+    ///
+    /// # Errors
+    /// [`KernelError::Io`] when the file can't be made or written; what was written of it is removed.
+    pub fn write(dir: &StagingDir, file: &InspectedFile) -> Result<Self, KernelError> {
+        let number = dir.folder.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}{}", stem(file.path()), std::env::consts::DLL_SUFFIX);
+        let path = dir.folder.path.join(name);
+        let mut copy = create_new(&path).map_err(|error| io_error("create", &path, error))?;
+        // From here on dropping it removes the file.
+        let staged = Staged {
+            path,
+            origin: file.path().to_owned(),
+            length: file.bytes().len() as u64,
+            description: file.description().clone(),
+            facts: file.facts().clone(),
+            _folder: Arc::clone(&dir.folder),
+        };
+        copy.write_all(file.bytes()).map_err(|error| io_error("write", &staged.path, error))?;
+        Ok(Self { staged: Arc::new(staged) })
+    }
+
+    /// The copy, to be opened.
+    pub fn path(&self) -> &Path {
+        &self.staged.path
+    }
+
+    /// The file that it is a copy of.
+    pub fn origin(&self) -> &Path {
+        &self.staged.origin
+    }
+
+    /// What the file says about itself.
+    pub fn description(&self) -> &Description {
+        &self.staged.description
+    }
+
+    /// What the file asks of the dynamic loader.
+    pub fn facts(&self) -> &LinkFacts {
+        &self.staged.facts
+    }
+
+    /// Whether `file` holds the very bytes of this copy.
+    ///
+    /// # Errors
+    /// [`KernelError::Io`] when the copy can't be read.
+    pub fn has_bytes_of(&self, file: &InspectedFile) -> Result<bool, KernelError> {
+        if self.staged.length != file.bytes().len() as u64 {
+            return Ok(false);
+        }
+        let same = || -> io::Result<bool> {
+            let mut copy = File::open(&self.staged.path)?;
+            let mut buffer = vec![0; 64 * 1024];
+            let mut left = file.bytes();
+            loop {
+                let read = copy.read(&mut buffer)?;
+                let chunk = buffer.get(..read).unwrap_or_default();
+                if chunk.is_empty() {
+                    return Ok(left.is_empty());
+                }
+                match left.strip_prefix(chunk) {
+                    Some(rest) => left = rest,
+                    None => return Ok(false),
+                }
+            }
+        };
+        same().map_err(|error| io_error("read", &self.staged.path, error))
+    }
+}
+
+impl fmt::Debug for StagedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StagedFile")
+            .field("path", &self.staged.path)
+            .field("origin", &self.staged.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Err(error) = staging_base::remove_file(&self.path) {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::debug!(path = %self.path.display(), %error, "a staged copy stays for the next sweep");
+            }
+        }
+    }
+}
+
+/// A new file that nobody may write again, ourselves included. Reading is all that the loader needs.
+fn create_new(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        options.mode(0o400).custom_flags(i32::try_from(flags.bits()).unwrap_or(0));
+    }
+    options.open(path)
+}
+
+/// What a debugger or a backtrace will call the library: the original's name, as far as it is harmless.
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
+    let stem: String = stem
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' })
+        .take(64)
+        .collect();
+    if stem.is_empty() { "plugin".to_owned() } else { stem }
+}
+
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> KernelError {
+    KernelError::Io { action, path: path.to_owned(), source }
+}
