@@ -33,6 +33,8 @@ pub(crate) struct Mailbox {
     news: Notify,
     /// Something was taken out, or the mailbox was closed.
     room: Notify,
+    /// The message being delivered is given up, so that the module can be stopped.
+    give_up: Notify,
 }
 
 #[derive(Default)]
@@ -50,7 +52,12 @@ struct Item {
 
 impl Mailbox {
     pub(crate) fn new() -> Self {
-        Self { lines: Mutex::default(), news: Notify::new(), room: Notify::new() }
+        Self { lines: Mutex::default(), news: Notify::new(), room: Notify::new(), give_up: Notify::new() }
+    }
+
+    /// Gives up the message that is being delivered, if it waits.
+    pub(crate) fn give_up_message(&self) {
+        self.give_up.notify_waiters();
     }
 
     /// Puts a message in; waits for room.
@@ -256,6 +263,8 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
             Next::Closed => return,
             Next::Item(envelope) => {
                 entry.mailbox.room.notify_waiters();
+                // Before the gate: whoever gives up does so after shutting it.
+                let given_up = entry.mailbox.give_up.notified();
                 let Some(ticket) = entry.route.enter() else {
                     // Stopped in between: it goes back to the front.
                     entry.mailbox.lines.lock().messages.push_front(envelope);
@@ -264,9 +273,16 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
                 let runtime = None;
                 let hook = ticket.object.on_message(envelope, runtime);
                 let limit = shared.limits.message;
-                let run = hook::run((ticket, permit), limit, hook).await;
-                if let Err(error) = result_of(&entry.id, "on_message", limit, run) {
-                    tracing::warn!(module = %entry.id, %error, "a message was not taken well");
+                tokio::select! {
+                    biased;
+                    run = hook::run((ticket, permit), limit, hook) => {
+                        if let Err(error) = result_of(&entry.id, "on_message", limit, run) {
+                            tracing::warn!(module = %entry.id, %error, "a message was not taken well");
+                        }
+                    }
+                    () = given_up => {
+                        tracing::warn!(module = %entry.id, "a message was given up: the module is stopped");
+                    }
                 }
             }
             Next::Nothing => {
