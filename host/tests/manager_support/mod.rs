@@ -449,7 +449,7 @@ impl Drop for OpenAtTheEnd {
 }
 
 /// Polls a future once, on behalf of nobody.
-pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
