@@ -187,9 +187,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     }
     let parsed = match Written::deserialize(deserializer)? {
         Written::Seconds(seconds) => Ok(Duration::from_secs(seconds)),
-        Written::Fraction(seconds) => {
-            Duration::try_from_secs_f64(seconds).map_err(|_| no_duration(&seconds))
-        }
+        Written::Fraction(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| no_duration(&seconds)),
         Written::Text(text) => parse_duration(&text),
     };
     parsed.map(Some).map_err(de::Error::custom)

@@ -1,6 +1,10 @@
 //! Being the host, in the foreground, until SIGINT or SIGTERM.
 
-use std::{io::Write, path::PathBuf, sync::Arc};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 
@@ -51,7 +55,7 @@ pub(super) async fn serve(
     printer.say(format_args!("listening on {}", claim.path().display()));
 
     let result = tokio::select! {
-        result = until_told(context, &host, wanted, form) => result,
+        result = until_told(printer, claim.path(), &host, wanted, form) => result,
         signal = signals.next() => {
             printer.say(format_args!("{signal}: unloading everything; once more ends it at once"));
             Ok(Exit::Done)
@@ -75,10 +79,15 @@ pub(super) async fn serve(
 }
 
 /// Loads what is wanted, then stays: only a signal, or having nothing to stay for, ends it.
-async fn until_told(context: &Context, host: &Host, wanted: Wanted, form: Report) -> Result<Exit, Failure> {
-    let printer = &context.printer;
+async fn until_told(
+    printer: &Printer,
+    socket: &Path,
+    host: &Host,
+    wanted: Wanted,
+    form: Report,
+) -> Result<Exit, Failure> {
     let asked = !wanted.is_empty();
-    let (loaded, failures) = load_all(context, host, wanted, form).await;
+    let (loaded, failures) = load_all(printer, socket, host, wanted, form).await;
     let errors: Vec<ErrorReport> = failures.iter().map(|failure| (*failure.report).clone()).collect();
     match (form, errors.first()) {
         _ if !printer.json() => {}
@@ -100,18 +109,18 @@ async fn until_told(context: &Context, host: &Host, wanted: Wanted, form: Report
 }
 
 async fn load_all(
-    context: &Context,
+    printer: &Printer,
+    socket: &Path,
     host: &Host,
     wanted: Wanted,
     form: Report,
 ) -> (Vec<ModuleInfo>, Vec<Failure>) {
-    let printer = &context.printer;
     let mut loaded = Vec::new();
     let mut failures = Vec::new();
     for (path, options) in wanted {
         match host.load_with(&path, options).await {
             Ok(module) => {
-                say_loaded(context, &module);
+                say_loaded(printer, socket, &module);
                 loaded.push(module);
             }
             Err(error) => {

@@ -1,16 +1,22 @@
 //! `load`: into the running host, or by becoming the host.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hyper::Method;
+use oxide_plugin_api::ModuleState;
 
 use super::{
-    Client, Context, Exit, Failure,
+    Client, Context, Exit, Failure, Printer,
     client::{error_of, parse, to_json},
+    context::command_for,
     foreground, input,
+    text::shell_word,
 };
 use crate::{
-    daemon::{Endpoint, ErrorReport, LoadReport, LoadRequest, SocketError},
+    daemon::{Claim, Endpoint, ErrorReport, LoadReport, LoadRequest, SocketError},
     host::{Host, LoadOptions},
     report::ModuleInfo,
 };
@@ -43,8 +49,9 @@ impl Load {
             self.paths.iter().map(|path| input::absolute(path)).collect::<Result<_, _>>()?;
         let request =
             LoadRequest { paths: Some(paths), path: None, id: self.id, config, start: Some(!self.no_start) };
-        match place(&context.endpoint(None)).await? {
-            Place::Running(host) => load_into(context, host, request).await,
+        let endpoint = context.endpoint(None);
+        match place(&endpoint).await? {
+            Place::Running(host) => load_into(&context.printer, &endpoint, host, request).await,
             Place::Free(claim) => become_host(context, *claim, request).await,
         }
     }
@@ -53,7 +60,7 @@ impl Load {
 /// Where a module can be loaded.
 enum Place {
     Running(Client),
-    Free(Box<crate::daemon::Claim>),
+    Free(Box<Claim>),
 }
 
 /// Finds the running host, or takes its place. Another `load` may be doing the same: then whoever comes
@@ -77,15 +84,18 @@ async fn place(endpoint: &Endpoint) -> Result<Place, Failure> {
     )))
 }
 
-async fn load_into(context: &Context, mut host: Client, request: LoadRequest) -> Result<Exit, Failure> {
-    let printer = &context.printer;
+async fn load_into(
+    printer: &Printer,
+    endpoint: &Endpoint,
+    mut host: Client,
+    request: LoadRequest,
+) -> Result<Exit, Failure> {
+    let say = |module| say_loaded(printer, endpoint.path(), module);
     let several = request.paths.as_ref().is_some_and(|paths| paths.len() > 1);
     let (status, bytes) = host.exchange(Method::POST, "/v1/modules", to_json(&request)?).await?;
     if status.is_success() {
         let modules: Vec<ModuleInfo> = parse(&bytes)?;
-        for module in &modules {
-            say_loaded(context, module);
-        }
+        modules.iter().for_each(say);
         match &modules[..] {
             [module] if printer.json() && !several => printer.value(module)?,
             modules if printer.json() => printer.value(&modules)?,
@@ -97,7 +107,7 @@ async fn load_into(context: &Context, mut host: Client, request: LoadRequest) ->
     match parse::<LoadReport>(&bytes) {
         // Of one file there is one error, in the form that all errors have.
         Ok(report) if several => {
-            report.loaded.iter().for_each(|module| say_loaded(context, module));
+            report.loaded.iter().for_each(say);
             if printer.json() {
                 printer.value(&report)?;
             } else {
@@ -109,11 +119,7 @@ async fn load_into(context: &Context, mut host: Client, request: LoadRequest) ->
     }
 }
 
-async fn become_host(
-    context: &Context,
-    claim: crate::daemon::Claim,
-    request: LoadRequest,
-) -> Result<Exit, Failure> {
+async fn become_host(context: &Context, claim: Claim, request: LoadRequest) -> Result<Exit, Failure> {
     let mut options = LoadOptions::new().config(request.config).start(request.start.unwrap_or(true));
     options.id = request.id;
     let paths = request.paths.unwrap_or_default();
@@ -123,34 +129,11 @@ async fn become_host(
     foreground::serve(context, claim, Host::builder(), wanted, report).await
 }
 
-/// Says that a module was loaded, and how to call it.
-pub(super) fn say_loaded(context: &Context, module: &ModuleInfo) {
+/// Says that a module was loaded, and how to call it through the host on `socket`.
+pub(super) fn say_loaded(printer: &Printer, socket: &Path, module: &ModuleInfo) {
     let ModuleInfo { id, version, generation, state, .. } = module;
-    let printer = &context.printer;
     printer.say(format_args!("loaded {id} {version} (generation {generation}), {state}"));
-    if *state == oxide_plugin_api::ModuleState::Running {
-        printer.say(format_args!("try: {} invoke {} METHOD [TEXT]", context.command(), quoted(id)));
-    }
-}
-
-/// The id as a shell takes it.
-fn quoted(id: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_.:@%+,/=".contains(c);
-    if id.chars().all(plain) && !id.is_empty() {
-        id.to_owned()
-    } else {
-        format!("'{}'", id.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_quoted_for_the_shell_where_it_must_be() {
-        assert_eq!(quoted("echo-2.b"), "echo-2.b");
-        assert_eq!(quoted("my echo"), "'my echo'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
+    if *state == ModuleState::Running {
+        printer.say(format_args!("try: {} invoke {} METHOD [TEXT]", command_for(socket), shell_word(id)));
     }
 }

@@ -42,9 +42,26 @@ pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// A word as a shell takes it.
+pub(super) fn shell_word(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "-_.:@%+,/=".contains(c);
+    if word.chars().all(plain) && !word.is_empty() {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_is_quoted_for_the_shell_where_it_must_be() {
+        assert_eq!(shell_word("echo-2.b"), "echo-2.b");
+        assert_eq!(shell_word("my echo"), "'my echo'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
 
     #[test]
     fn what_a_terminal_would_act_on_is_escaped() {

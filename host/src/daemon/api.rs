@@ -71,6 +71,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
     routes()
         .into_iter()
         .fold(Router::new(), |router, (_, path, handler)| router.route(path, handler))
+        // A method may be called anything, nothing included; `{method}` takes at least one character.
+        .route("/v1/modules/{id}/invoke/", post(invoke_nameless))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -165,6 +167,18 @@ async fn invoke(
     Segments((id, method)): Segments<(String, String)>,
     Body(payload): Body,
 ) -> Answer {
+    answer_call(&app, id, method, payload).await
+}
+
+async fn invoke_nameless(
+    State(app): State<Arc<App>>,
+    Segments(id): Segments<String>,
+    Body(payload): Body,
+) -> Answer {
+    answer_call(&app, id, String::new(), payload).await
+}
+
+async fn answer_call(app: &App, id: String, method: String, payload: Bytes) -> Answer {
     let reply = call(app.host.clone(), id, method, payload).await;
     let counter = if reply.is_ok() { &app.calls.answered } else { &app.calls.failed };
     counter.fetch_add(1, Ordering::Relaxed);
