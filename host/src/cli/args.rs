@@ -11,7 +11,7 @@ use super::{
 
 /// Runs native plugins: loads, calls and unloads modules that other people compiled.
 #[derive(Debug, Parser)]
-#[command(name = "oxide-host", version, propagate_version = true)]
+#[command(name = "oxide-host", version, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 the plugin was refused, 4 no such module, \
                         5 no host is running")]
 pub(super) struct Cli {
