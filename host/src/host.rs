@@ -156,11 +156,11 @@ impl Host {
     }
     pub async fn start(&self, id: &str) -> Result<()> {
         self.set(id, ModuleState::Running)?;
-        self.bus.emit_event("kernel", Event::ModuleStarted { module_id: id.into() }).await
+        self.bus.emit_event("kernel", Event::ModuleStarted { module_id: id.into() }).await.map(drop)
     }
     pub async fn stop(&self, id: &str) -> Result<()> {
         self.set(id, ModuleState::Stopped)?;
-        self.bus.emit_event("kernel", Event::ModuleStopped { module_id: id.into() }).await
+        self.bus.emit_event("kernel", Event::ModuleStopped { module_id: id.into() }).await.map(drop)
     }
     pub async fn invoke(&self, id: &str, method: &str, payload: impl Into<Payload>) -> Result<Payload> {
         let info = self.show(id).await?;

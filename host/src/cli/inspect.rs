@@ -2,10 +2,11 @@
 
 use std::{fmt::Write, path::PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Context, Exit, Failure, text::escape};
-use crate::{daemon::ErrorReport, intake};
+use super::{Context, Exit, Failure, text::escape, unload::holder};
+use crate::{daemon::ErrorReport, intake, report::Retention};
 
 /// What `inspect` takes.
 #[derive(Debug, clap::Args)]
@@ -73,10 +74,11 @@ fn sheet(value: &Value, several: bool) -> String {
     let width = fields.keys().map(String::len).max().unwrap_or_default();
     let mut text = String::new();
     for (name, value) in first.chain(rest) {
-        if let Some(value) = words(value) {
-            let name = name.replace('_', " ");
+        let mut name = name.replace('_', " ");
+        for line in words(value) {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{:<width$} {}", escape(&name), escape(&value));
+            let _ = writeln!(text, "{:<width$} {}", escape(&name), escape(&line));
+            name.clear();
         }
     }
     if several {
@@ -85,15 +87,23 @@ fn sheet(value: &Value, several: bool) -> String {
     text
 }
 
-/// A field's value in words; nothing for what is absent.
-fn words(value: &Value) -> Option<String> {
+/// A field's value in words, usually on one line; no line for what is absent.
+fn words(value: &Value) -> Vec<String> {
     match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(truth) => Some(if *truth { "yes" } else { "no" }.to_owned()),
-        Value::Array(items) if items.is_empty() => Some("none".to_owned()),
-        Value::Array(items) => Some(items.iter().filter_map(words).collect::<Vec<_>>().join(", ")),
-        Value::Number(_) | Value::Object(_) => Some(value.to_string()),
+        Value::Null => Vec::new(),
+        Value::String(text) if text.is_empty() => Vec::new(),
+        Value::String(text) => vec![text.clone()],
+        Value::Bool(truth) => vec![if *truth { "yes" } else { "no" }.to_owned()],
+        Value::Array(items) if items.is_empty() => vec!["none".to_owned()],
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            vec![items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")]
+        }
+        Value::Array(items) => items.iter().flat_map(words).collect(),
+        Value::Object(_) => vec![match Retention::deserialize(value) {
+            Ok(retention) => holder(&retention),
+            Err(_) => value.to_string(),
+        }],
+        Value::Number(_) => vec![value.to_string()],
     }
 }
 
@@ -108,7 +118,11 @@ mod tests {
         let value = json!({
             "path": "/tmp/lib\u{1b}[2Jecho.so", "plugin": true, "abi": "1.0", "target": "x86_64-unknown-linux-gnu",
             "rustc": "rustc 1.95.0", "package": "echo", "package_version": "0.1.0", "kind": "native",
-            "capabilities": [], "static_tls": false, "imports": ["a", "b"], "nothing": null
+            "capabilities": [], "static_tls": false, "needed": ["libc.so.6", "libm.so.6"], "nothing": null,
+            "description": "", "retained_by": [
+                { "holder": "loader", "count": 1, "detail": "linked with nodelete" },
+                { "holder": "foreign_import", "count": 2, "detail": "timer_create" },
+            ],
         });
         insta::assert_snapshot!(sheet(&value, false), @r#"
         path            /tmp/lib\u{1b}[2Jecho.so
@@ -119,7 +133,9 @@ mod tests {
         target          x86_64-unknown-linux-gnu
         rustc           rustc 1.95.0
         capabilities    none
-        imports         a, b
+        needed          libc.so.6, libm.so.6
+        retained by     loader: linked with nodelete
+                        foreign_import ×2: timer_create
         static tls      no
         "#);
     }

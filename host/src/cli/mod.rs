@@ -1,6 +1,6 @@
 //! The command line. One file per verb; each verb is one call of the API, except those that are the host.
 //!
-//! stdout is data, stderr is talk. A verb gives its exit code or a [`Failure`]; printing that is done once,
+//! stdout is data, stderr is talk. A verb gives its exit code or a `Failure`; printing that is done once,
 //! at the end of [`main`].
 
 mod args;
