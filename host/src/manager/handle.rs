@@ -115,8 +115,7 @@ fn in_process(
     method: &str,
     payload: Payload,
 ) -> Result<InProcessCall> {
-    let frame =
-        Frame { module: entry.number, generation: ticket.unique, shard: Some(ticket.shard()) };
+    let frame = Frame { module: entry.number, generation: ticket.unique, shard: Some(ticket.shard()) };
     match &ticket.object {
         Object::InProcess(module) => {
             let future = module.invoke(method.to_owned(), payload, frame);

@@ -117,9 +117,8 @@ where
     let polled = guard(|| {
         let _runtime = crate::runtime::enter();
         // SAFETY: the host passes UTF-8 that outlives the call's future (invariant 2).
-        let method = unsafe {
-            str::from_utf8_unchecked(std::slice::from_raw_parts(record.method, record.method_len))
-        };
+        let method =
+            unsafe { str::from_utf8_unchecked(std::slice::from_raw_parts(record.method, record.method_len)) };
         let future = make(method, payload);
         let fits = size_of::<F>() <= record.slot_len && align_of::<F>() <= SLOT_ALIGN;
         if fits {
