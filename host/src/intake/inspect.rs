@@ -138,17 +138,17 @@ impl InspectedFile {
             ));
         }
         if !self.facts.foreign_libraries.is_empty() && !policy.allow_foreign_libraries {
-            let names = quoted_list(&self.facts.foreign_libraries);
-            let (what, they) = match self.facts.foreign_libraries.len() {
-                1 => ("a library that is", "it"),
-                _ => ("libraries that are", "they"),
+            let names = quoted_list(&self.facts.foreign_libraries, 3);
+            let (are, them, they) = match self.facts.foreign_libraries.len() {
+                1 => ("a library that is", "it", "it"),
+                _ => ("libraries that are", "them", "they"),
             };
             return Err(Fault::new(
                 RefusalReason::ForeignLibrary,
-                format_args!("needs {names}, {what} not part of the base system"),
+                format_args!("needs {names}, {are} not part of the base system"),
                 format_args!(
-                    "link {they_object} statically, or allow such libraries (`allow_foreign_libraries`): {they} would run code that nobody inspected",
-                    they_object = if they == "it" { "it" } else { "them" }
+                    "link {them} statically, or allow such libraries (`allow_foreign_libraries`): {they} would run \
+                     code that nobody inspected"
                 ),
             ));
         }

@@ -311,4 +311,3 @@ fn lock(mut options: OpenOptions, path: &Path) -> io::Result<File> {
 fn is_file_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
 }
-
