@@ -77,6 +77,14 @@ impl LinkFacts {
         reasons
     }
 
+    /// What to do when the loader refuses this library for want of static thread-local storage, if it asks for any.
+    pub fn static_tls_hint(&self) -> Option<&'static str> {
+        self.static_tls.then_some(
+            "its allocator is the usual cause: build jemalloc with the feature `disable_initial_exec_tls`, mimalloc \
+             with `local_dynamic_tls`",
+        )
+    }
+
     /// Whether the loader is certain to refuse it for want of static thread-local storage. What may fit is left
     /// to the loader to try.
     pub(super) fn static_tls_cannot_fit(&self) -> bool {
@@ -98,10 +106,10 @@ impl LinkFacts {
 
     /// Notes an import if it is one of those that matter. `matches` compares a whole name.
     pub(super) fn import(&mut self, matches: impl Fn(&str) -> bool) {
-        if let Some(name) = FOREIGN.into_iter().find(|name| matches(name)) {
-            if !self.foreign_imports.iter().any(|known| known == name) {
-                self.foreign_imports.push(name.to_owned());
-            }
+        if let Some(name) = FOREIGN.into_iter().find(|name| matches(name))
+            && !self.foreign_imports.iter().any(|known| known == name)
+        {
+            self.foreign_imports.push(name.to_owned());
         }
     }
 }

@@ -134,7 +134,7 @@ impl InspectedFile {
                     "wants {} bytes of static thread-local storage, more than a running process has to spare",
                     self.facts.tls_size
                 ),
-                STATIC_TLS_HINT,
+                self.facts.static_tls_hint().unwrap_or_default(),
             ));
         }
         if !self.facts.foreign_libraries.is_empty() && !policy.allow_foreign_libraries {
@@ -155,10 +155,6 @@ impl InspectedFile {
         Ok(())
     }
 }
-
-/// What to do about a library that wants static thread-local storage.
-pub(crate) const STATIC_TLS_HINT: &str = "its allocator is the usual cause: build jemalloc with the feature \
-    `disable_initial_exec_tls`, mimalloc with `local_dynamic_tls`";
 
 fn no_description() -> Fault {
     Fault::new(
