@@ -1,7 +1,7 @@
 //! Who may have the socket, and what is left of it.
 #![cfg(all(unix, feature = "daemon"))]
 
-mod support;
+mod program;
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use support::{Ended, Folder, Running, is_clean, oxide};
+use program::{Ended, Folder, Running, is_clean, oxide};
 
 #[test]
 fn both_signals_end_a_host_in_good_order() {
