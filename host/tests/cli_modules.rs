@@ -9,8 +9,8 @@ use std::{
     process::Stdio,
 };
 
-use serde_json::{Value, json};
 use program::{Folder, Running, is_clean};
+use serde_json::{Value, json};
 
 /// A compiled plugin, copied into the folder under a file name of its own: `echo`, `counter` or `ticker`, and
 /// `echo` again under any other name.

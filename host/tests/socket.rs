@@ -8,8 +8,8 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixListener},
 };
 
-use rustix::process::Signal;
 use program::{Ended, Folder, Running, is_clean, oxide};
+use rustix::process::Signal;
 
 #[test]
 fn both_signals_end_a_host_in_good_order() {
