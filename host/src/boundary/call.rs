@@ -151,7 +151,7 @@ impl<T: Callee> ForeignCall<T> {
         let caller = context.waker();
         let lent = LentWaker { _header: WakerHeader { vtable: &LENT }, caller, kept: OnceLock::new() };
         let target = foreign.target();
-        let ended = frames::within(foreign.frame(inside.shard()), || {
+        let ended = frames::within(foreign.frame(), || {
             // SAFETY: the ticket keeps the object; the record and the slot are pinned with us, and the
             // lent waker lives through the poll.
             unsafe { (target.invoke)(target.object, call.cast(), (&raw const lent).cast()) }
@@ -178,7 +178,7 @@ impl<T: Callee> ForeignCall<T> {
             *waiting.lock() = Parked::Idle(Record(record));
         }
         self.state = State::Waiting;
-        frames::within(foreign.frame(inside.shard()), || {
+        frames::within(foreign.frame(), || {
             // An unload may have begun while the first poll was running.
             waiting.cancel_if_asked();
         });
@@ -197,7 +197,7 @@ impl<T: Callee> ForeignCall<T> {
         // SAFETY: the ticket keeps the generation, and with it the object that `begin` borrowed from it.
         let foreign = unsafe { foreign.as_ref() };
         let Some((waiting, _)) = &this.waiting else { return Poll::Ready(CallEnd::Cancelled) };
-        let polled = frames::within(foreign.frame(inside.shard()), || {
+        let polled = frames::within(foreign.frame(), || {
             waiting.set_waker(context.waker());
             let mut parked = waiting.lock();
             let Parked::Idle(record) = *parked else { return Poll::Ready(CallEnd::Cancelled) };
@@ -249,7 +249,7 @@ impl<T: Callee> ForeignCall<T> {
         if let (Some((waiting, _)), Some(inside)) = (&self.waiting, &self.inside)
             && let Some(foreign) = inside.foreign()
         {
-            frames::within(foreign.frame(inside.shard()), || {
+            frames::within(foreign.frame(), || {
                 let mut parked = waiting.lock();
                 if let Parked::Idle(record) = *parked {
                     *parked = Parked::Ended;

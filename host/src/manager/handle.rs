@@ -96,8 +96,8 @@ impl<'a> Invoke<'a> {
 /// A call that comes back to the module from inside one of its own calls may enter while it drains.
 #[cold]
 fn come_back(entry: &Entry) -> Option<Inside<Generation>> {
-    let outer = frames::find(|frame| frame.module == entry.number && frame.shard.is_some())?;
-    entry.route.enter_nested(outer.shard?, |generation| generation.unique == outer.generation)
+    let outer = frames::find(|frame| frame.module == entry.number && frame.is_call)?;
+    entry.route.enter_nested(|generation| generation.unique == outer.generation)
 }
 
 #[cold]
@@ -115,7 +115,7 @@ fn in_process(
     method: &str,
     payload: Payload,
 ) -> Result<InProcessCall> {
-    let frame = Frame { module: entry.number, generation: ticket.unique, shard: Some(ticket.shard()) };
+    let frame = Frame { module: entry.number, generation: ticket.unique, is_call: true };
     match &ticket.object {
         Object::InProcess(module) => {
             let future = module.invoke(method.to_owned(), payload, frame);

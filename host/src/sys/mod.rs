@@ -1,6 +1,8 @@
 //! The porting list: everything that asks which operating system this is.
 #![allow(unsafe_code, reason = "the room of system calls that the standard library lacks")]
 
+pub(crate) mod barrier;
+
 use std::path::Path;
 
 /// Whether the file at `path` is mapped into this process. Where that cannot be seen, it is said to be:
