@@ -28,8 +28,8 @@ pub struct Call {
     pub method: *const u8,
     /// Its length.
     pub method_len: usize,
-    /// The argument; the plugin takes it on the first poll, and only then.
-    pub payload: MaybeUninit<FfiBytes>,
+    /// Where the argument stands; the plugin moves it out on the first poll, and only then.
+    pub payload: *mut FfiBytes,
     /// Where the plugin may write its future: aligned to [`SLOT_ALIGN`].
     pub slot: *mut u8,
     /// The slot's size.
@@ -56,13 +56,13 @@ pub const SLOT_ALIGN: usize = 16;
 
 const _: () = assert!(offset_of!(Call, method) == 8);
 const _: () = assert!(offset_of!(Call, payload) == 24);
-const _: () = assert!(offset_of!(Call, slot) == 56);
-const _: () = assert!(offset_of!(Call, future) == 72);
-const _: () = assert!(offset_of!(Call, poll) == 80);
-const _: () = assert!(offset_of!(Call, drop) == 88);
-const _: () = assert!(offset_of!(Call, reply) == 96);
-const _: () = assert!(offset_of!(Call, error) == 128);
-const _: () = assert!(size_of::<Call>() == 200);
+const _: () = assert!(offset_of!(Call, slot) == 32);
+const _: () = assert!(offset_of!(Call, future) == 48);
+const _: () = assert!(offset_of!(Call, poll) == 56);
+const _: () = assert!(offset_of!(Call, drop) == 64);
+const _: () = assert!(offset_of!(Call, reply) == 72);
+const _: () = assert!(offset_of!(Call, error) == 104);
+const _: () = assert!(size_of::<Call>() == 176);
 
 /// The head of a waker that the host lends for a call. What follows it is the host's own. Frozen.
 #[repr(C)]
@@ -114,14 +114,14 @@ where
 {
     // SAFETY: the host lends the record exclusively for the length of this function.
     let record = unsafe { &mut *call };
-    // SAFETY: a fresh record holds the argument, and it is taken only here.
-    let payload = Payload::from_ffi(unsafe { record.payload.assume_init_read() });
     // One guard for both steps: entering it reads a thread-local of the plugin's, which is a call.
     let polled = guard(|| {
         let _runtime = crate::runtime::enter();
         // SAFETY: the host passes UTF-8 that outlives the call's future (invariant 2).
         let method =
             unsafe { str::from_utf8_unchecked(std::slice::from_raw_parts(record.method, record.method_len)) };
+        // SAFETY: a fresh record points to the argument, and it is moved out only here.
+        let payload = Payload::from_ffi(unsafe { record.payload.read() });
         let future = make(method, payload);
         let fits = size_of::<F>() <= record.slot_len && align_of::<F>() <= SLOT_ALIGN;
         if fits {
@@ -178,8 +178,16 @@ where
         }
         Poll::Ready(Err(error)) => record.error.write(FfiOutcome::failed(&error)).status,
     };
-    // SAFETY: it is done, and is not polled again.
-    unsafe { drop_future(record) };
+    // The usual case, without the detour of a call: done, in its slot, and never to be polled again.
+    record.poll = None;
+    let drop = record.drop.take();
+    if record.future == record.slot.cast() {
+        // SAFETY: `begin` placed an `F` there, and its drop function has just been taken away.
+        unsafe { ptr::drop_in_place(record.future.cast::<F>()) };
+    } else if let Some(drop) = drop {
+        // SAFETY: set by `begin` for the boxed future.
+        unsafe { drop(record) };
+    }
     status
 }
 
