@@ -122,7 +122,7 @@ fn the_default_socket_is_in_a_folder_of_the_users_own() {
     host.interrupt().expect(0);
 
     // A folder that somebody else put there could have anybody's host in it.
-    fs::remove_dir(&own).expect("empty");
+    fs::remove_dir_all(&own).expect("removed");
     std::os::unix::fs::symlink("/tmp", &own).expect("a link");
     let ended = Ended::of(&mut runtime()).expect(1);
     assert!(ended.stderr.contains("is not a directory of this user's"), "{ended:?}");

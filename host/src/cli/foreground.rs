@@ -68,6 +68,7 @@ pub(super) async fn serve(
         signal = signals.next() => {
             printer.say(format_args!("{signal} once more: ending without unloading"));
             claim.release();
+            host.remove_copies();
             leave(Exit::Failed)
         }
     };
@@ -75,6 +76,7 @@ pub(super) async fn serve(
     if host.retained().is_empty() && receipts.iter().all(|receipt| receipt.unmapped) {
         return result;
     }
+    host.remove_copies();
     // Finalisers must not run under the threads of a plugin that is still mapped.
     leave(printer.finish(result))
 }
