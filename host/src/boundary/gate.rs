@@ -86,14 +86,17 @@ impl<const N: usize> Gate<N> {
         }
     }
 
-    /// Turns away whoever comes from now on. Those inside stay.
-    pub(crate) fn shut(&self) {
+    /// Turns away whoever comes from now on. Those inside stay; tells how many they are.
+    pub(crate) fn shut(&self) -> usize {
+        let mut inside = 0;
         for index in 0..N {
             let before = self.shards[index].fetch_or(CLOSED, SeqCst);
+            inside += before & COUNT;
             if before & COUNT == 0 {
                 self.report(index);
             }
         }
+        inside
     }
 
     /// How many are inside.
@@ -152,7 +155,7 @@ mod tests {
         assert!(gate.enter().is_none());
         gate.open();
         let (one, two) = (gate.enter().unwrap(), gate.enter().unwrap());
-        gate.shut();
+        assert_eq!(gate.shut(), 2);
         assert!(gate.enter().is_none());
         assert!(!gate.is_drained());
         assert_eq!(gate.inside(), 2);
