@@ -194,8 +194,10 @@ async fn call(entry: &Arc<Entry>, item: &Item) -> Result<Payload> {
         return Err(KernelError::Bus("a module takes no such command".to_owned()));
     };
     let payload = Payload::json(payload)?;
-    let mut call = std::pin::pin!(Invoke::new(entry.clone(), method, payload));
     let chain = item.chain.as_deref().unwrap_or(&[]);
+    // Made under the chain, too: it is then that the call goes in, perhaps back into a module that drains.
+    let call = frames::within_chain(chain, || Invoke::new(entry.clone(), method, payload));
+    let mut call = std::pin::pin!(call);
     std::future::poll_fn(|context| frames::within_chain(chain, || call.as_mut().poll(context))).await
 }
 
