@@ -4,6 +4,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use oxide_host::{Host, LoadOptions, ModuleInfo, error::KernelError};
@@ -17,6 +18,18 @@ const MARK: &[u8] = b"orders of the misbehaving plugin:";
 /// How much room there is for the mark and the orders.
 const ROOM: usize = 512;
 
+/// The plugin's bytes, and where in them the orders go.
+static PLACE: LazyLock<(Vec<u8>, usize)> = LazyLock::new(|| {
+    let bytes = fs::read(misbehaving()).expect("it has just been built");
+    let places: Vec<usize> = bytes
+        .windows(MARK.len())
+        .enumerate()
+        .filter_map(|(at, window)| (window == MARK).then_some(at + MARK.len()))
+        .collect();
+    let [place] = places[..] else { panic!("the mark of the orders stands {} times", places.len()) };
+    (bytes, place)
+});
+
 /// The plugin, without any orders.
 pub fn misbehaving() -> PathBuf {
     plugin("misbehaving")
@@ -28,13 +41,8 @@ pub fn misbehaving() -> PathBuf {
 /// When they are too long, or the plugin has no place for them.
 pub fn ordered(orders: &Value) -> PathBuf {
     let orders = orders.to_string();
-    let mut bytes = fs::read(misbehaving()).expect("it has just been built");
-    let places: Vec<usize> = bytes
-        .windows(MARK.len())
-        .enumerate()
-        .filter_map(|(at, window)| (window == MARK).then_some(at + MARK.len()))
-        .collect();
-    let [place] = places[..] else { panic!("the mark of the orders stands {} times", places.len()) };
+    let (plugin, place) = &*PLACE;
+    let (mut bytes, place) = (plugin.clone(), *place);
     assert!(orders.len() <= ROOM - MARK.len(), "too long: {orders}");
     bytes[place..place + orders.len()].copy_from_slice(orders.as_bytes());
     changed("misbehaving", &bytes)

@@ -3,7 +3,7 @@
 //! A *deed* is a verb, or `verb:argument`; [`Misbehaving::perform`] knows them all. Deeds come from three
 //! places:
 //! - the configuration: `{"start": "panic", "stop": ["publish:bye", "hang"]}` says what each hook does;
-//! - a call: the method is the verb, the payload its argument;
+//! - a call: the method is the verb, the payload its argument; the method `do` takes a list of deeds;
 //! - [`ORDERS`], bytes in the file that the tests overwrite: what happens before there is a configuration.
 #![forbid(unsafe_code)]
 
@@ -303,6 +303,14 @@ impl Module for Misbehaving {
             Ok(argument) => argument,
             Err(_) => std::str::from_utf8(payload.as_bytes())?.to_owned(),
         };
+        if method == "do" {
+            let mut reply = Payload::empty();
+            for deed in serde_json::from_str::<Vec<String>>(&argument)? {
+                let (verb, argument) = split(&deed);
+                reply = self.perform(verb, argument).await?;
+            }
+            return Ok(reply);
+        }
         self.perform(method, &argument).await
     }
 
