@@ -298,6 +298,7 @@ impl<T: Callee> Future for TicketedCall<T> {
         let foreign = unsafe { this.foreign.as_ref() };
         // SAFETY: pinned with `self`.
         let call = unsafe { Pin::new_unchecked(&mut this.call) };
+        super::log::refresh_level();
         let polled = frames::within(foreign.frame(inside.shard()), || {
             // SAFETY: the ticket is held since before the first poll, and an object's target never changes.
             unsafe { call.poll(foreign.target(), foreign.waiting_calls(), context) }
