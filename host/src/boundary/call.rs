@@ -194,6 +194,7 @@ impl<T: Callee> ForeignCall<T> {
         let caller = context.waker();
         let lent = LentWaker { _header: WakerHeader { vtable: &LENT }, caller, kept: OnceLock::new() };
         let target = foreign.target();
+        super::log::refresh_level();
         let ended = frames::within(foreign.frame(), || {
             // SAFETY: the ticket keeps the object; the record and the slot are pinned with us, and the
             // lent waker lives through the poll.

@@ -100,11 +100,13 @@ impl<const N: usize> Gate<N> {
         }
     }
 
-    /// Turns away whoever comes from now on. Those inside stay.
-    pub(crate) fn shut(&self) {
+    /// Turns away whoever comes from now on. Those inside stay; tells how many they are.
+    pub(crate) fn shut(&self) -> usize {
         self.closed.store(true, SeqCst);
         barrier::heavy();
+        let inside = self.inside();
         self.look();
+        inside
     }
 
     /// How many are inside, or have been a moment ago.
@@ -218,7 +220,7 @@ mod tests {
         assert!(gate.enter().is_none());
         gate.open();
         let (one, two) = (gate.enter().unwrap(), gate.enter().unwrap());
-        gate.shut();
+        assert_eq!(gate.shut(), 2);
         assert!(gate.enter().is_none());
         assert!(!gate.is_drained());
         assert_eq!(gate.inside(), 2);
