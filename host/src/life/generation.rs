@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -25,6 +26,7 @@ use crate::{
     intake::LinkFacts,
     kernel,
     module::AnyModule,
+    report::StopOutcome,
 };
 
 /// The seats of all generations of this process.
@@ -41,6 +43,8 @@ pub(crate) struct Generation {
     pub(crate) origin: Option<Origin>,
     /// Whether `init` has run.
     pub(crate) initialised: AtomicBool,
+    /// What became of the last `stop`, unless it ran and said yes: an unload that comes later must know.
+    pub(crate) bad_stop: Mutex<Option<StopOutcome>>,
     alone: Arc<Semaphore>,
 }
 
@@ -76,6 +80,7 @@ impl Generation {
             object,
             origin,
             initialised: AtomicBool::new(false),
+            bad_stop: Mutex::new(None),
             alone: Arc::new(Semaphore::new(1)),
         }
     }

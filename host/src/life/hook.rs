@@ -35,7 +35,7 @@ pub(crate) enum HookRun<T> {
 pub(crate) type Lease = OwnedSemaphorePermit;
 
 /// Runs `hook` on a life thread for at most `limit`. `keep` (a lease, or a ticket) is held until its future
-/// is gone, however late that is.
+/// is gone, however late that is. Dropped before the end, this gives the hook up as the deadline does.
 pub(crate) async fn run<T: Send + 'static>(
     keep: impl Send + Unpin + 'static,
     limit: Duration,
@@ -43,14 +43,21 @@ pub(crate) async fn run<T: Send + 'static>(
 ) -> HookRun<T> {
     let (send, receive) = oneshot::channel();
     let cancel = Arc::new(Cancel::default());
-    pool::spawn(Running { hook: Some(hook), cancel: cancel.clone(), send: Some(send), _keep: keep });
+    let _given_up = GiveUp(cancel.clone());
+    pool::spawn(Running { hook: Some(hook), cancel, send: Some(send), _keep: keep });
     match kernel::within(limit, receive).await {
         Some(Ok(end)) => HookRun::Ended(end),
         Some(Err(_)) => HookRun::Ended(HookEnd::Panicked("the hook's thread gave no answer".to_owned())),
-        None => {
-            cancel.cancel();
-            HookRun::TimedOut
-        }
+        None => HookRun::TimedOut,
+    }
+}
+
+/// Nobody waits for the hook any more: it ends when it suspends, unless it has ended.
+struct GiveUp(Arc<Cancel>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 
@@ -113,7 +120,9 @@ impl<T, K: Unpin> Future for Running<T, K> {
         };
         let hook = this.hook.take();
         // What a hook owns may panic when it is dropped, too.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(hook)));
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(hook))) {
+            drop(panic_message(payload));
+        }
         if let Some(send) = this.send.take() {
             let _ = send.send(end);
         }

@@ -14,6 +14,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
+use super::hook::panic_message;
+
 /// How long an idle thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -97,9 +99,15 @@ fn serve() {
                 }
             }
         };
-        if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("work on a life thread panicked; the thread goes on");
-        }
+        run_job(job);
+    }
+}
+
+fn run_job(job: Job) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
+        // The payload's own drop may panic, too: it must not take the thread along.
+        let message = panic_message(payload);
+        tracing::error!(message, "work on a life thread panicked; the thread goes on");
     }
 }
 
@@ -123,6 +131,17 @@ mod tests {
         run(move || done.send(()).unwrap());
         ended.recv().unwrap();
         drop(release);
+    }
+
+    #[test]
+    fn a_panic_whose_payload_panics_when_it_is_dropped_does_not_end_the_thread() {
+        struct Evil;
+        impl Drop for Evil {
+            fn drop(&mut self) {
+                panic!("the payload's drop, on purpose");
+            }
+        }
+        run_job(Box::new(|| std::panic::panic_any(Evil)));
     }
 
     #[test]

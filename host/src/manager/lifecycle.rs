@@ -32,7 +32,7 @@ use crate::{
         hook::{self, HookRun},
         object::Object,
     },
-    report::Receipt,
+    report::{Receipt, StopOutcome},
 };
 
 /// Who announces transitions.
@@ -244,6 +244,7 @@ async fn stop(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     }
     set_state(entry, ModuleState::Stopping);
     if !drain(shared, entry).await.drained {
+        *entry.generation.bad_stop.lock() = Some(StopOutcome::Skipped);
         return Err(fail(shared, entry, stuck_calls(entry)));
     }
     match stop_hook(shared, entry, asked.runtime.as_ref()).await {
@@ -256,7 +257,7 @@ async fn stop(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     }
 }
 
-/// Runs `stop` and ends the tasks that belong to it. After the drain.
+/// Runs `stop` and ends the tasks that belong to it. After the drain. What became of it is remembered.
 pub(crate) async fn stop_hook(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> Result<()> {
     let generation = &entry.generation;
     let stopped = run_hook(&entry.id, "stop", shared.limits.stop, generation, || {
@@ -264,7 +265,17 @@ pub(crate) async fn stop_hook(shared: &Shared, entry: &Entry, runtime: Option<&H
     })
     .await;
     end_run_tasks(shared, entry).await;
+    *generation.bad_stop.lock() = stopped.as_ref().err().map(stop_outcome);
     stopped
+}
+
+/// What a receipt says of a `stop` that did not end well.
+pub(crate) fn stop_outcome(error: &KernelError) -> StopOutcome {
+    match error {
+        KernelError::HookPanicked { .. } => StopOutcome::Panicked,
+        KernelError::HookTimedOut { .. } | KernelError::HookStuck { .. } => StopOutcome::TimedOut,
+        _ => StopOutcome::Failed,
+    }
 }
 
 async fn end_run_tasks(shared: &Shared, entry: &Entry) {
@@ -297,6 +308,7 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
     if kernel::within(shared.limits.drain, gate.drained()).await.is_some() {
         return Drain { drained: true, came_out: before as u64, cancelled: 0 };
     }
+    entry.mailbox.give_up_message();
     let cancelled = match &entry.generation.object {
         Object::Foreign(_) => {
             let entry_generation = entry.generation.clone();

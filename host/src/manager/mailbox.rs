@@ -9,7 +9,10 @@ use std::{collections::VecDeque, sync::Arc};
 use oxide_plugin_api::{Command, Envelope, Event, Message, ModuleState, Payload};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore, oneshot},
+};
 
 use super::{
     handle::Invoke,
@@ -33,71 +36,108 @@ pub(crate) struct Mailbox {
     news: Notify,
     /// Something was taken out, or the mailbox was closed.
     room: Notify,
+    /// The message being delivered is given up, so that the module can be stopped.
+    give_up: Notify,
 }
 
 #[derive(Default)]
 struct Lines {
     calls: VecDeque<Item>,
-    messages: VecDeque<Envelope>,
+    messages: VecDeque<Item>,
     closed: bool,
 }
 
-/// A call over the bus, with the frames of whoever sent it.
+/// A call or a message, with the frames and the runtime of whoever sent it.
 struct Item {
     envelope: Envelope,
     chain: Option<Chain>,
+    /// Entered around the hooks of an in-process module.
+    runtime: Option<Handle>,
+}
+
+impl Item {
+    /// Whether the module itself sent it, or somebody on its behalf.
+    fn is_from(&self, entry: &Entry) -> bool {
+        self.chain.as_ref().is_some_and(|chain| chain.iter().any(|frame| frame.module == entry.number))
+    }
+}
+
+/// What became of something that was to be put in.
+enum Put {
+    In,
+    /// There is no room for it now.
+    Full(Item),
+    /// The module is gone.
+    Closed(Item),
 }
 
 impl Mailbox {
     pub(crate) fn new() -> Self {
-        Self { lines: Mutex::default(), news: Notify::new(), room: Notify::new() }
+        Self { lines: Mutex::default(), news: Notify::new(), room: Notify::new(), give_up: Notify::new() }
     }
 
-    /// Puts a message in; waits for room.
+    /// Gives up the message that is being delivered, if it waits.
+    pub(crate) fn give_up_message(&self) {
+        self.give_up.notify_waiters();
+    }
+
+    /// Puts a message in; waits for room. A command that comes too late for the module is answered.
     ///
     /// # Errors
-    /// [`KernelError::Bus`] when there is no room in time.
+    /// [`KernelError::Bus`] when there is no room in time; [`KernelError::UnknownModule`] for an event that
+    /// comes too late.
     pub(crate) async fn put(&self, shared: &Shared, entry: &Entry, envelope: Envelope) -> Result<()> {
-        let chain = frames::chain();
-        let mut envelope = Some(envelope);
+        let (chain, runtime) = (frames::chain(), Handle::try_current().ok());
+        let mut item = Item { envelope, chain, runtime };
         let fits = async {
             loop {
                 let room = self.room.notified();
-                if self.try_put(shared, &mut envelope, chain.as_ref()) {
-                    return;
+                match self.try_put(shared, entry, item) {
+                    Put::In => return Ok(()),
+                    Put::Closed(item) => return too_late(shared, entry, &item.envelope),
+                    Put::Full(back) => item = back,
                 }
                 room.await;
             }
         };
-        kernel::within(shared.limits.mailbox_wait, fits).await.ok_or_else(|| {
-            KernelError::Bus(format!(
+        kernel::within(shared.limits.mailbox_wait, fits).await.unwrap_or_else(|| {
+            Err(KernelError::Bus(format!(
                 "the mailbox of module `{}` is full ({} messages) and the module is {}",
                 entry.id,
                 shared.limits.mailbox,
                 entry.state()
-            ))
+            )))
         })
     }
 
-    fn try_put(&self, shared: &Shared, envelope: &mut Option<Envelope>, chain: Option<&Chain>) -> bool {
+    fn try_put(&self, shared: &Shared, entry: &Entry, item: Item) -> Put {
         let mut lines = self.lines.lock();
         if lines.closed {
-            // The module is gone: nobody is left to have it.
-            return true;
+            return Put::Closed(item);
         }
+        let full = lines.calls.len() + lines.messages.len() >= shared.limits.mailbox;
         // A call that comes back to its own module must not wait for itself.
-        if chain.is_none() && lines.calls.len() + lines.messages.len() >= shared.limits.mailbox {
-            return false;
+        if full && !item.is_from(entry) {
+            return Put::Full(item);
         }
-        if let Some(envelope) = envelope.take() {
-            match envelope.message {
-                Message::Command(_) => lines.calls.push_back(Item { envelope, chain: chain.cloned() }),
-                Message::Event(_) => lines.messages.push_back(envelope),
-            }
+        match item.envelope.message {
+            Message::Command(_) => lines.calls.push_back(item),
+            Message::Event(_) => lines.messages.push_back(item),
         }
         drop(lines);
         self.news.notify_waiters();
-        true
+        Put::In
+    }
+
+    /// Puts a message that could not be delivered back to the front.
+    fn put_back(&self, entry: &Entry, item: Item) {
+        let mut lines = self.lines.lock();
+        if lines.closed {
+            drop(lines);
+            undelivered(entry, 1);
+            return;
+        }
+        lines.messages.push_front(item);
     }
 
     /// Closes the mailbox of an unloaded module, and answers what is left.
@@ -113,24 +153,22 @@ impl Mailbox {
             refuse(shared, entry, &item.envelope, "it was unloaded before the call reached it");
         }
         if !messages.is_empty() {
-            tracing::warn!(module = %entry.id, count = messages.len(), "messages were not delivered: unloaded");
+            undelivered(entry, messages.len());
         }
     }
 
-    /// Takes the first call that may go in now, or one that must be refused.
-    fn next_call(&self, entry: &Entry) -> Next {
+    /// Takes the first call that may go in now, or one that must be refused. While another is `beginning`,
+    /// only one that comes back to its own module, which that other may be waiting for.
+    fn next_call(&self, entry: &Entry, beginning: bool) -> Next {
         let mut lines = self.lines.lock();
         if lines.closed {
             return Next::Closed;
         }
-        let own = |item: &Item| {
-            item.chain.as_ref().is_some_and(|chain| chain.iter().any(|frame| frame.module == entry.number))
-        };
         let at = match entry.state() {
-            ModuleState::Running | ModuleState::Stopped | ModuleState::Failed => {
+            ModuleState::Running | ModuleState::Stopped | ModuleState::Failed if !beginning => {
                 (!lines.calls.is_empty()).then_some(0)
             }
-            _ => lines.calls.iter().position(own),
+            _ => lines.calls.iter().position(|item| item.is_from(entry)),
         };
         match at.and_then(|at| lines.calls.remove(at)) {
             Some(item) => Next::Item(item),
@@ -138,7 +176,7 @@ impl Mailbox {
         }
     }
 
-    fn next_message(&self, entry: &Entry) -> Next<Envelope> {
+    fn next_message(&self, entry: &Entry) -> Next {
         let mut lines = self.lines.lock();
         if lines.closed {
             return Next::Closed;
@@ -150,8 +188,8 @@ impl Mailbox {
     }
 }
 
-enum Next<T = Item> {
-    Item(T),
+enum Next {
+    Item(Item),
     Nothing,
     Closed,
 }
@@ -165,38 +203,61 @@ pub(crate) fn run(shared: &Arc<Shared>, entry: &Arc<Entry>) {
 async fn deliver_calls(shared: Arc<Shared>, entry: Arc<Entry>) {
     let inside = Arc::new(Semaphore::new(CALLS));
     let mut state = entry.state.subscribe();
+    // The call whose first poll is not over: what is behind it must not overtake it.
+    let mut beginning: Option<oneshot::Receiver<()>> = None;
     loop {
         let news = entry.mailbox.news.notified();
         state.mark_unchanged();
-        match entry.mailbox.next_call(&entry) {
+        match entry.mailbox.next_call(&entry, beginning.is_some()) {
             Next::Closed => return,
             Next::Item(item) => {
                 entry.mailbox.room.notify_waiters();
                 let Ok(permit) = inside.clone().acquire_owned().await else { return };
+                let (begun, has_begun) = oneshot::channel();
                 let (shared, entry) = (shared.clone(), entry.clone());
                 let call = async move {
-                    let answer = call(&entry, &item).await;
+                    let answer = call(&entry, &item, begun).await;
                     drop(permit);
                     reply(&shared, &entry, &item.envelope, answer).await;
                 };
                 pool::spawn(call);
+                beginning.get_or_insert(has_begun);
             }
             Next::Nothing => tokio::select! {
                 () = news => {}
                 _ = state.changed() => {}
+                () = begun(&mut beginning) => beginning = None,
             },
         }
     }
 }
 
-async fn call(entry: &Arc<Entry>, item: &Item) -> Result<Payload> {
+/// Waits until the call that is beginning has begun; for ever when there is none.
+async fn begun(beginning: &mut Option<oneshot::Receiver<()>>) {
+    match beginning {
+        // Begun, or ended before it could.
+        Some(has_begun) => drop(has_begun.await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn call(entry: &Arc<Entry>, item: &Item, begun: oneshot::Sender<()>) -> Result<Payload> {
     let Message::Command(Command::Invoke { method, payload, .. }) = &item.envelope.message else {
         return Err(KernelError::Bus("a module takes no such command".to_owned()));
     };
     let payload = Payload::json(payload)?;
     let mut call = std::pin::pin!(Invoke::new(entry, method, payload));
     let chain = item.chain.as_deref().unwrap_or(&[]);
-    std::future::poll_fn(|context| frames::within_chain(chain, || call.as_mut().poll(context))).await
+    let mut begun = Some(begun);
+    std::future::poll_fn(|context| {
+        let _entered = item.runtime.as_ref().map(Handle::enter);
+        let polled = frames::within_chain(chain, || call.as_mut().poll(context));
+        if let Some(begun) = begun.take() {
+            let _ = begun.send(());
+        }
+        polled
+    })
+    .await
 }
 
 async fn reply(shared: &Shared, entry: &Entry, command: &Envelope, answer: Result<Payload>) {
@@ -244,6 +305,21 @@ pub(crate) fn refuse(shared: &Shared, entry: &Entry, command: &Envelope, why: &s
     shared.bus.announce(Envelope::new(super::lifecycle::KERNEL, event).answering(command.id));
 }
 
+/// What comes too late for a module that was being unloaded: as if the module had not been found.
+fn too_late(shared: &Shared, entry: &Entry, envelope: &Envelope) -> Result<()> {
+    match envelope.message {
+        Message::Command(_) => {
+            refuse(shared, entry, envelope, "it was unloaded before the call reached it");
+            Ok(())
+        }
+        Message::Event(_) => Err(KernelError::UnknownModule(entry.id.as_ref().to_owned())),
+    }
+}
+
+fn undelivered(entry: &Entry, count: usize) {
+    tracing::warn!(module = %entry.id, count, "messages were not delivered: unloaded");
+}
+
 async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
     // One after the other, also when one runs past its deadline: the permit goes with the hook.
     let alone = Arc::new(Semaphore::new(1));
@@ -254,19 +330,27 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
         state.mark_unchanged();
         match entry.mailbox.next_message(&entry) {
             Next::Closed => return,
-            Next::Item(envelope) => {
+            Next::Item(item) => {
                 entry.mailbox.room.notify_waiters();
+                // Before the gate: whoever gives up does so after shutting it.
+                let given_up = entry.mailbox.give_up.notified();
                 let Some(ticket) = entry.route.enter() else {
                     // Stopped in between: it goes back to the front.
-                    entry.mailbox.lines.lock().messages.push_front(envelope);
+                    entry.mailbox.put_back(&entry, item);
                     continue;
                 };
-                let runtime = None;
-                let hook = ticket.object.on_message(envelope, runtime);
+                let hook = ticket.object.on_message(item.envelope, item.runtime);
                 let limit = shared.limits.message;
-                let run = hook::run((ticket, permit), limit, hook).await;
-                if let Err(error) = result_of(&entry.id, "on_message", limit, run) {
-                    tracing::warn!(module = %entry.id, %error, "a message was not taken well");
+                tokio::select! {
+                    biased;
+                    run = hook::run((ticket, permit), limit, hook) => {
+                        if let Err(error) = result_of(&entry.id, "on_message", limit, run) {
+                            tracing::warn!(module = %entry.id, %error, "a message was not taken well");
+                        }
+                    }
+                    () = given_up => {
+                        tracing::warn!(module = %entry.id, "a message was given up: the module is stopped");
+                    }
                 }
             }
             Next::Nothing => {

@@ -6,11 +6,10 @@ use oxide_plugin_api::{Event, ModuleState};
 use tokio::runtime::Handle;
 
 use super::{
-    lifecycle::{announce, drain, set_state, stop_hook},
+    lifecycle::{announce, drain, set_state, stop_hook, stop_outcome},
     registry::{Entry, Shared},
 };
 use crate::{
-    error::KernelError,
     life::{
         generation::SEATS,
         undertaker::{self, Holders},
@@ -27,10 +26,22 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     if !drain.drained {
         holders.add(Holder::Call, entry.seat.gate().inside(), "calls that did not come out");
     }
-    let stop = match (was, drain.drained) {
-        (ModuleState::Running, true) => outcome(&stop_hook(shared, entry, runtime).await),
-        (ModuleState::Running, false) => StopOutcome::Skipped,
-        _ => StopOutcome::NotRunning,
+    let earlier = *entry.generation.bad_stop.lock();
+    // Still to be stopped: running, or failed because calls were inside when it was to stop.
+    let owed = match was {
+        ModuleState::Running => true,
+        ModuleState::Failed => earlier == Some(StopOutcome::Skipped),
+        _ => false,
+    };
+    let stop = match (owed, drain.drained) {
+        (true, true) => {
+            let stopped = stop_hook(shared, entry, runtime).await;
+            stopped.map_or_else(|error| stop_outcome(&error), |()| StopOutcome::Ok)
+        }
+        (true, false) => StopOutcome::Skipped,
+        // A stop that went wrong before this unload keeps the library as one in it would.
+        (false, _) if was == ModuleState::Failed => earlier.unwrap_or(StopOutcome::NotRunning),
+        (false, _) => StopOutcome::NotRunning,
     };
     // A hook that ran past its deadline may still be inside.
     let alone = entry.generation.alone(shared.limits.stop).await;
@@ -67,13 +78,4 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
         },
     );
     receipt
-}
-
-fn outcome(stopped: &Result<(), KernelError>) -> StopOutcome {
-    match stopped {
-        Ok(()) => StopOutcome::Ok,
-        Err(KernelError::HookPanicked { .. }) => StopOutcome::Panicked,
-        Err(KernelError::HookTimedOut { .. } | KernelError::HookStuck { .. }) => StopOutcome::TimedOut,
-        Err(_) => StopOutcome::Failed,
-    }
 }

@@ -1,0 +1,214 @@
+//! An unload ends a module from whatever state it is in; the receipt says what was done.
+
+mod manager_support;
+
+use manager_support::*;
+use oxide_host::{
+    Limits,
+    bus::Event,
+    error::KernelError,
+    module::ModuleState,
+    report::{DropOutcome, Receipt, StopOutcome},
+};
+
+#[tokio::test]
+async fn an_unload_stops_drops_and_forgets_a_running_module() {
+    let (manager, _bus, mut watcher) = manager().await;
+    let probe = Probe::new("one");
+    let journal = probe.journal();
+    manager.register_native(probe).await.unwrap();
+    manager.start("one").await.unwrap();
+    let receipt = manager.unload("one").await.unwrap();
+    assert!(receipt.unmapped, "nothing was mapped");
+    assert!(receipt.retained_by.is_empty());
+    assert_eq!((receipt.id.as_str(), receipt.generation), ("one", 1));
+    assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Ok, DropOutcome::Ok));
+    assert_eq!((receipt.drained, receipt.cancelled, receipt.leaked_bytes), (0, 0, 0));
+    assert_eq!((journal.hooks(), journal.times("drop")), ((1, 1, 1), 1));
+
+    watcher.until(|event| matches!(event, Event::ModuleStarted { .. })).await;
+    let (envelope, event) = watcher.event().await;
+    assert_eq!(envelope.source, "kernel");
+    let Event::ModuleUnloaded { module_id, receipt: told } = event else { panic!("{event:?}") };
+    assert_eq!(module_id, "one");
+    assert_eq!(serde_json::from_value::<Receipt>(told).unwrap(), receipt);
+    assert!(watcher.told().is_empty());
+
+    assert_eq!(manager.state("one").await, None);
+    assert!(manager.list().await.is_empty());
+    for error in [
+        manager.start("one").await.unwrap_err(),
+        manager.stop("one").await.unwrap_err(),
+        manager.unload("one").await.unwrap_err(),
+        manager.invoke("one", "echo", "").await.unwrap_err(),
+    ] {
+        assert!(matches!(error, KernelError::UnknownModule(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_module_that_does_not_run_is_unloaded_without_a_stop() {
+    for state in [ModuleState::Loaded, ModuleState::Stopped, ModuleState::Failed] {
+        let (manager, _bus, mut watcher) = manager().await;
+        let probe = Probe::new("one").on_start(move || async move {
+            if state == ModuleState::Failed { Err(refusal("no")) } else { Ok(()) }
+        });
+        let journal = probe.journal();
+        manager.register_native(probe).await.unwrap();
+        if state != ModuleState::Loaded {
+            let _ = manager.start("one").await;
+        }
+        if state == ModuleState::Stopped {
+            manager.stop("one").await.unwrap();
+        }
+        assert_eq!(manager.state("one").await, Some(state));
+        let stops = journal.times("stop");
+        watcher.told();
+        let receipt = manager.unload("one").await.unwrap();
+        assert_eq!((receipt.stop, receipt.drop), (StopOutcome::NotRunning, DropOutcome::Ok));
+        assert_eq!((journal.times("stop"), journal.times("drop")), (stops, 1));
+        assert_eq!(watcher.told(), ["unloaded one"]);
+    }
+}
+
+#[tokio::test]
+async fn an_unload_waits_for_the_calls_inside_and_counts_them() {
+    let (manager, _bus, _watcher) = manager().await;
+    let door = Door::new();
+    let waiting = door.clone();
+    let probe = Probe::new("one").on_invoke(move |_, payload| {
+        let door = waiting.clone();
+        async move {
+            door.pass().await;
+            Ok(payload)
+        }
+    });
+    let journal = probe.journal();
+    manager.register_native(probe).await.unwrap();
+    manager.start("one").await.unwrap();
+    let handle = manager.handle("one").unwrap();
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.invoke("wait", "in time").await })
+        })
+        .collect();
+    door.reached_by(3).await;
+    let unload = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.unload("one").await }
+    });
+    until_state(&manager, "one", ModuleState::Stopping).await;
+    // Shut before the door is opened.
+    until(async || handle.invoke("wait", "late").await.is_err()).await;
+    assert_eq!(journal.times("drop"), 0);
+    door.open();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().as_bytes(), b"in time");
+    }
+    let receipt = unload.await.unwrap().unwrap();
+    assert_eq!((receipt.drained, receipt.stop), (3, StopOutcome::Ok));
+    journal.assert_never_overlapped();
+}
+
+#[tokio::test]
+async fn a_call_that_never_comes_out_skips_stop_and_drop_and_the_receipt_says_so() {
+    let mut limits = Limits::default();
+    limits.drain = SHORT;
+    let (manager, _bus, _watcher) = manager_with(limits).await;
+    let door = Door::new();
+    let waiting = door.clone();
+    let probe = Probe::new("one").on_invoke(move |_, payload| {
+        let door = waiting.clone();
+        async move {
+            door.pass().await;
+            Ok(payload)
+        }
+    });
+    let journal = probe.journal();
+    manager.register_native(probe).await.unwrap();
+    manager.start("one").await.unwrap();
+    let call = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.invoke("one", "wait", "still there").await }
+    });
+    door.reached().await;
+    let receipt = manager.unload("one").await.unwrap();
+    assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Skipped, DropOutcome::Skipped));
+    assert_eq!((journal.times("stop"), journal.times("drop")), (0, 0));
+    assert_eq!(manager.state("one").await, None);
+    // Whoever is inside is not disturbed.
+    door.open();
+    assert_eq!(call.await.unwrap().unwrap().as_bytes(), b"still there");
+}
+
+#[tokio::test]
+async fn a_destructor_that_panics_is_on_the_receipt_and_the_rest_goes_on() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let (manager, _bus, mut watcher) = manager().await;
+    manager
+        .register_native(Probe::new("one").on_drop(|| panic!("the destructor, on purpose")))
+        .await
+        .unwrap();
+    manager.start("one").await.unwrap();
+    let receipt = manager.unload("one").await.unwrap();
+    assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Ok, DropOutcome::Panicked));
+    assert_eq!(manager.state("one").await, None);
+    assert_eq!(watcher.told().last().unwrap(), "unloaded one");
+}
+
+#[tokio::test]
+async fn the_destructor_runs_on_a_thread_of_the_hosts() {
+    let (manager, _bus, _watcher) = manager().await;
+    let caller = std::thread::current().id();
+    let (told, heard) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let probe = Probe::new("one").on_drop(move || {
+        told.lock().unwrap().send(std::thread::current().id()).unwrap();
+    });
+    manager.register_native(probe).await.unwrap();
+    manager.unload("one").await.unwrap();
+    assert_ne!(heard.try_recv().unwrap(), caller);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_unloads_at_once_one_has_the_receipt_and_the_others_find_nobody() {
+    for _ in 0..20 {
+        let (manager, _bus, mut watcher) = manager().await;
+        let probe = Probe::new("one");
+        let journal = probe.journal();
+        manager.register_native(probe).await.unwrap();
+        manager.start("one").await.unwrap();
+        let unloads: Vec<_> = (0..8)
+            .map(|_| {
+                let manager = manager.clone();
+                tokio::spawn(async move { manager.unload("one").await })
+            })
+            .collect();
+        let mut receipts = 0;
+        for unload in unloads {
+            match unload.await.unwrap() {
+                Ok(_) => receipts += 1,
+                Err(error) => assert!(matches!(error, KernelError::UnknownModule(_)), "{error:?}"),
+            }
+        }
+        assert_eq!(receipts, 1);
+        assert_eq!((journal.times("stop"), journal.times("drop")), (1, 1));
+        assert_eq!(watcher.told(), ["loaded one", "started one", "unloaded one"]);
+    }
+}
+
+#[tokio::test]
+async fn an_id_is_free_again_after_its_unload_and_the_new_module_starts_afresh() {
+    let (manager, _bus, mut watcher) = manager().await;
+    for _ in 0..50 {
+        let probe = Probe::new("one");
+        let journal = probe.journal();
+        manager.register_native(probe).await.unwrap();
+        manager.start("one").await.unwrap();
+        assert_eq!(manager.invoke("one", "echo", "hello").await.unwrap().as_bytes(), b"hello");
+        assert_eq!(manager.unload("one").await.unwrap().generation, 1);
+        assert_eq!((journal.hooks(), journal.times("drop")), ((1, 1, 1), 1));
+        assert_eq!(watcher.told(), ["loaded one", "started one", "unloaded one"]);
+    }
+}
