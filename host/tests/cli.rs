@@ -1,7 +1,7 @@
 //! The program without any plugin: exit codes, error shapes, the bus, colours.
 #![cfg(all(unix, feature = "daemon"))]
 
-mod support;
+mod program;
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
     process::Stdio,
 };
 
-use support::{Ended, Folder, Running, error_code, is_clean, oxide};
+use program::{Ended, Folder, Running, error_code, is_clean, oxide};
 
 #[test]
 fn without_a_host_every_verb_that_needs_one_exits_5() {

@@ -1,7 +1,7 @@
 //! The program with plugins: what every verb does to a module, for people and as JSON.
 #![cfg(all(unix, feature = "daemon"))]
 
-mod support;
+mod program;
 
 use std::{
     fs,
@@ -9,12 +9,14 @@ use std::{
     process::Stdio,
 };
 
+use program::{Folder, Running, is_clean};
 use serde_json::{Value, json};
-use support::{Folder, Running, is_clean};
 
-/// A plugin whose module has this id of its own and whose method `echo` gives back what it gets.
-fn plugin(folder: &Folder, id: &str) -> String {
-    folder.write(&format!("lib{id}.so"), format!("fake-plugin {id}"))
+/// A compiled plugin, copied into the folder under a file name of its own: `echo`, `counter` or `ticker`, and
+/// `echo` again under any other name.
+fn plugin(folder: &Folder, name: &str) -> String {
+    let package = if matches!(name, "counter" | "ticker") { name } else { "echo" };
+    folder.write(&format!("lib{name}.so"), fs::read(oxide_tests::plugin(package)).expect("a plugin"))
 }
 
 #[track_caller]
@@ -48,7 +50,7 @@ fn load_with_no_host_becomes_the_host_and_says_how_to_call_it() {
 #[test]
 fn load_with_json_prints_the_module_and_stays() {
     let folder = Folder::new();
-    let (one, two) = (plugin(&folder, "one"), plugin(&folder, "two"));
+    let (one, two) = (plugin(&folder, "echo"), plugin(&folder, "counter"));
     for paths in [vec![&one], vec![&one, &two]] {
         let mut host = Running::start(folder.oxide(["load", "--json"]).args(&paths));
         let mut line = String::new();
@@ -56,10 +58,10 @@ fn load_with_json_prints_the_module_and_stays() {
         stdout.read_line(&mut line).expect("a line");
         let loaded: Value = serde_json::from_str(&line).expect("JSON");
         match &paths[..] {
-            [_] => is_module(&loaded, "one", "running"),
+            [_] => is_module(&loaded, "echo", "running"),
             _ => {
-                is_module(&loaded[0], "one", "running");
-                is_module(&loaded[1], "two", "running");
+                is_module(&loaded[0], "echo", "running");
+                is_module(&loaded[1], "counter", "running");
             }
         }
         let listed = folder.run(["list", "--json"]).expect(0).json();
@@ -71,20 +73,20 @@ fn load_with_json_prints_the_module_and_stays() {
 #[test]
 fn a_host_that_could_load_something_stays() {
     let folder = Folder::new();
-    let good = plugin(&folder, "good");
+    let good = plugin(&folder, "ticker");
     let mut host = Running::start(&mut folder.oxide(["load", "--json", "/nonexistent.so", &good]));
     let mut line = String::new();
     let mut stdout = BufReader::new(host.child.stdout.take().expect("stdout"));
     stdout.read_line(&mut line).expect("a line");
     let report: Value = serde_json::from_str(&line).expect("JSON");
-    assert_eq!(support::error_code(&report), "not_found");
-    is_module(&report["loaded"][0], "good", "running");
-    assert_eq!(folder.run(["show", "good"]).expect(0).stdout.lines().next(), Some("id           good"));
+    assert_eq!(program::error_code(&report), "not_found");
+    is_module(&report["loaded"][0], "ticker", "running");
+    assert_eq!(folder.run(["show", "ticker"]).expect(0).stdout.lines().next(), Some("id           ticker"));
     host.interrupt().expect(0);
 
     let mut host = Running::start(&mut folder.oxide(["run", "/nonexistent.so", &good]));
     host.wait_for("error: ");
-    host.wait_for("loaded good ");
+    host.wait_for("loaded ticker ");
     host.interrupt().expect(0);
 }
 
@@ -106,15 +108,15 @@ fn load_goes_into_the_running_host_and_returns() {
         assert_eq!(ended.error_code(), "invalid_id", "{id:?}");
     }
 
-    let two = plugin(&folder, "two");
+    let two = plugin(&folder, "counter");
     let ended = folder.run(["load", "--json", &two, "/nonexistent.so"]).expect(3);
     assert_eq!(ended.error_code(), "not_found");
-    is_module(&ended.json()["loaded"][0], "two", "running");
+    is_module(&ended.json()["loaded"][0], "counter", "running");
 
     // Named from where the caller stands, not the host.
     let relative = folder.oxide(["load", "libecho.so", "--id", "relative", "--json"]);
     let mut relative = relative;
-    let ended = support::Ended::of(relative.current_dir(folder.dir.path())).expect(0);
+    let ended = program::Ended::of(relative.current_dir(folder.dir.path())).expect(0);
     assert_eq!(ended.json()["path"], echo);
 }
 
@@ -193,14 +195,14 @@ fn curl_can_do_what_the_command_line_does() {
     assert_eq!(status, 201);
     is_module(&modules[0], "other", "loaded");
     let (status, conflict) = folder.json("POST", "/v1/modules", &json!({ "path": echo }).to_string());
-    assert_eq!((status, support::error_code(&conflict).as_str()), (409, "duplicate_module"));
+    assert_eq!((status, program::error_code(&conflict).as_str()), (409, "duplicate_module"));
 
     assert_eq!(folder.json("POST", "/v1/modules/other/start", "").0, 200);
     assert_eq!(folder.json("POST", "/v1/modules/other/stop", "").0, 200);
     let (status, error) = folder.json("POST", "/v1/modules/other/invoke/echo", "x");
-    assert_eq!((status, support::error_code(&error).as_str()), (409, "not_running"));
+    assert_eq!((status, program::error_code(&error).as_str()), (409, "not_running"));
     let (status, error) = folder.json("POST", "/v1/modules/echo/invoke/nope", "x");
-    assert_eq!((status, support::error_code(&error).as_str()), (404, "unknown_method"));
+    assert_eq!((status, program::error_code(&error).as_str()), (404, "unknown_method"));
     assert_eq!(folder.http("POST", "/v1/modules/echo/invoke/echo", &[0, 255]), (200, vec![0, 255]));
 
     let (_, metrics) = folder.http("GET", "/metrics", b"");

@@ -1,15 +1,15 @@
 //! Who may have the socket, and what is left of it.
 #![cfg(all(unix, feature = "daemon"))]
 
-mod support;
+mod program;
 
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},
 };
 
+use program::{Ended, Folder, Running, is_clean, oxide};
 use rustix::process::Signal;
-use support::{Ended, Folder, Running, is_clean, oxide};
 
 #[test]
 fn both_signals_end_a_host_in_good_order() {

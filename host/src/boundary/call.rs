@@ -145,7 +145,8 @@ impl<T: Callee> ForeignCall<T> {
             future: ptr::null_mut(),
             poll: None,
             drop: None,
-            outcome: MaybeUninit::uninit(),
+            reply: MaybeUninit::uninit(),
+            error: MaybeUninit::uninit(),
         }));
         let caller = context.waker();
         let lent = LentWaker { _header: WakerHeader { vtable: &LENT }, caller, kept: OnceLock::new() };
@@ -265,11 +266,18 @@ impl<T: Callee> ForeignCall<T> {
 /// Takes the outcome out of the record, copied into host memory.
 #[inline]
 fn end(ended: u8, call: &mut Call) -> CallEnd {
-    // SAFETY: the plugin writes the outcome before it returns anything but pending, and it is read once.
-    let outcome = unsafe { call.outcome.assume_init_read() };
     if ended == status::OK {
-        return CallEnd::Reply(Payload::from_ffi(outcome.body.localized()));
+        // SAFETY: the plugin writes the reply before it says ok, and it is read once.
+        let reply = unsafe { call.reply.assume_init_read() };
+        return CallEnd::Reply(Payload::from_ffi(reply.localized()));
     }
+    failed(ended, call)
+}
+
+#[cold]
+fn failed(ended: u8, call: &mut Call) -> CallEnd {
+    // SAFETY: the plugin writes the error before it says anything but pending and ok, and it is read once.
+    let outcome = unsafe { call.error.assume_init_read() };
     CallEnd::Failed(ended, outcome.into_error(oxide_plugin_api::ErrorKind::Failed))
 }
 

@@ -1,211 +1,145 @@
-//! Runs the compiled program, and speaks to its socket as `curl` would.
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+//! Libraries to inspect: some that rustc builds here and now, some made by hand for other systems.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+pub(crate) mod craft;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Output, Stdio},
+    process::Command,
+    sync::OnceLock,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use oxide_plugin_api::ffi::describe::{ABI_VERSION, MAGIC, RUSTC, TARGET};
 use tempfile::TempDir;
 
-/// A folder with room for a socket.
-pub(crate) struct Folder {
-    pub(crate) dir: TempDir,
-    pub(crate) socket: PathBuf,
+/// How much room a patched description has in [`plugin`].
+pub(crate) const ROOM: usize = 4096;
+
+/// The pairs of a description that nobody could object to.
+pub(crate) fn pairs() -> Vec<(&'static str, String)> {
+    [
+        ("api", "0.1.0"),
+        ("rustc", RUSTC),
+        ("target", TARGET),
+        ("panic", "unwind"),
+        ("package", "echo"),
+        ("package_version", "1.2.3"),
+        ("description", "Says it again"),
+        ("kind", "native"),
+        ("capabilities", "bus, net"),
+        ("allocator", "oxide"),
+    ]
+    .map(|(key, value)| (key, value.to_owned()))
+    .to_vec()
 }
 
-impl Folder {
-    pub(crate) fn new() -> Self {
-        // Not the default folder: a socket's path must be short, and TMPDIR need not be.
-        let dir = tempfile::Builder::new().prefix("ox").tempdir_in("/tmp").expect("a folder");
-        let socket = dir.path().join("s");
-        Self { dir, socket }
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        let path = self.path(name);
-        std::fs::write(&path, content).expect("written");
-        path.into_os_string().into_string().expect("text")
-    }
-
-    /// The program, told to use this folder's socket.
-    pub(crate) fn oxide<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = oxide(args);
-        command.env("OXIDE_SOCKET", &self.socket);
-        command
-    }
-
-    /// Runs the program to its end.
-    pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
-        Ended::of(&mut self.oxide(args))
-    }
-
-    /// Starts a host and waits until it listens.
-    pub(crate) fn host<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
-        let mut host = Running::start(&mut self.oxide(args));
-        host.wait_for("listening on");
-        host
-    }
-
-    /// One HTTP request; gives the status and the body.
-    pub(crate) fn http(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
-        let mut stream = UnixStream::connect(&self.socket).expect("a host");
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).expect("sent");
-        stream.write_all(body).expect("sent");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
-        let head = String::from_utf8_lossy(&answer[..end]);
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        (status, answer[end + 4..].to_vec())
-    }
-
-    /// The same, answered in JSON.
-    pub(crate) fn json(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
-        let (status, body) = self.http(method, path, body.as_bytes());
-        (status, serde_json::from_slice(&body).unwrap_or_else(|_| panic!("JSON: {body:?}")))
-    }
+/// [`pairs`] with one value changed.
+pub(crate) fn pairs_with(key: &str, value: &str) -> Vec<(&'static str, String)> {
+    let mut pairs = pairs();
+    pairs.iter_mut().filter(|pair| pair.0 == key).for_each(|pair| pair.1 = value.to_owned());
+    pairs
 }
 
-/// The program, without anything of this test's environment that it listens to.
-pub(crate) fn oxide<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oxide-host"));
-    for name in ["OXIDE_SOCKET", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG", "COLUMNS"] {
-        command.env_remove(name);
-    }
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-/// How a run of the program ended.
-pub(crate) struct Ended {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Ended {
-    pub(crate) fn of(command: &mut Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().expect("it runs");
-        Self {
-            code: status.code().unwrap_or(-1),
-            stdout: String::from_utf8(stdout).expect("text"),
-            stderr: String::from_utf8(stderr).expect("text"),
+/// A description written by hand, so that the reader is not tested against its own idea of the format.
+pub(crate) fn describe(abi: (u16, u16), pairs: &[(&str, String)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (key, value) in pairs {
+        for text in [key, value.as_str()] {
+            body.extend_from_slice(text.as_bytes());
+            body.push(0);
         }
     }
-
-    /// stdout as JSON.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("JSON: {self:?}"))
-    }
-
-    /// The code of the error on stdout, whose shape is checked.
-    #[track_caller]
-    pub(crate) fn error_code(&self) -> String {
-        error_code(&self.json())
-    }
-
-    #[track_caller]
-    pub(crate) fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{self:?}");
-        self
-    }
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&abi.0.to_le_bytes());
+    bytes.extend_from_slice(&abi.1.to_le_bytes());
+    bytes.extend_from_slice(&u32::try_from(body.len()).unwrap().to_le_bytes());
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend_from_slice(&body);
+    bytes
 }
 
-impl std::fmt::Debug for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "exit {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
-    }
+/// The description of [`pairs`].
+pub(crate) fn description() -> Vec<u8> {
+    describe(ABI_VERSION, &pairs())
 }
 
-/// Checks that this is `{"error":{"code","message","hint"}}`, and gives the code.
-#[track_caller]
-pub(crate) fn error_code(value: &Value) -> String {
-    let error = &value["error"];
-    assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{value}");
-    assert!(error["hint"].is_string() || error["hint"].is_null(), "{value}");
-    assert!(error.get("hint").is_some(), "{value}");
-    error["code"].as_str().unwrap_or_else(|| panic!("a code: {value}")).to_owned()
+/// A folder for one test binary's libraries.
+pub(crate) fn folder() -> &'static Path {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path()
 }
 
-/// A program that goes on. Killed when dropped, so that no test leaves one behind.
-pub(crate) struct Running {
-    pub(crate) child: Child,
-    pub(crate) stderr: BufReader<ChildStderr>,
-    pub(crate) said: String,
+/// Builds a cdylib and returns its bytes.
+pub(crate) fn build(name: &str, source: &str, flags: &[&str]) -> Vec<u8> {
+    let file = folder().join(format!("{name}.rs"));
+    fs::write(&file, source).unwrap();
+    let library = folder().join(format!("lib{name}.so"));
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--edition=2024", "--crate-type=cdylib", "--crate-name", name, "-Cdebuginfo=0", "-o"])
+        .arg(&library)
+        .args(flags)
+        .arg(&file)
+        // What build.rs gives the real crate.
+        .envs([("OXIDE_RUSTC", RUSTC), ("OXIDE_TARGET", TARGET), ("CARGO_PKG_VERSION", "0.1.0")])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .output()
+        .expect("rustc can be started");
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    fs::read(library).unwrap()
 }
 
-impl Running {
-    pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let stderr = BufReader::new(child.stderr.take().expect("stderr"));
-        Self { child, stderr, said: String::new() }
-    }
-
-    /// Reads what it says until a line that has `text` in it.
-    #[track_caller]
-    pub(crate) fn wait_for(&mut self, text: &str) -> String {
-        loop {
-            match self.next_line() {
-                Some(line) if line.contains(text) => return line,
-                Some(_) => {}
-                None => panic!("it ended without saying `{text}`, but:\n{}", self.said),
-            }
-        }
-    }
-
-    pub(crate) fn next_line(&mut self) -> Option<String> {
-        let mut line = String::new();
-        let length = self.stderr.read_line(&mut line).expect("stderr");
-        self.said.push_str(&line);
-        (length > 0).then_some(line)
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("signalled");
-    }
-
-    /// Waits until it ends by itself.
-    pub(crate) fn end(mut self) -> Ended {
-        let mut stdout = String::new();
-        let mut pipe = self.child.stdout.take();
-        while self.next_line().is_some() {}
-        if let Some(pipe) = &mut pipe {
-            pipe.read_to_string(&mut stdout).expect("stdout");
-        }
-        let code = self.child.wait().expect("it ends").code().unwrap_or(-1);
-        Ended { code, stdout, stderr: std::mem::take(&mut self.said) }
-    }
-
-    /// Ends it in good order.
-    pub(crate) fn interrupt(self) -> Ended {
-        self.signal(Signal::INT);
-        self.end()
-    }
+/// The source of something that looks like a plugin from outside.
+pub(crate) fn source(extra: &str) -> String {
+    fs::write(folder().join("description.bin"), {
+        let mut bytes = description();
+        bytes.resize(ROOM, 0);
+        bytes
+    })
+    .unwrap();
+    format!(
+        "#[used]\n#[unsafe(link_section = \".oxide\")]\n\
+         static DESCRIPTION: [u8; {ROOM}] = *include_bytes!(\"description.bin\");\n\
+         #[unsafe(no_mangle)]\npub extern \"C\" fn _1as_0lib_1header_0root_bmodule_bloader() {{}}\n{extra}\n"
+    )
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A library that looks like a plugin, with room for other descriptions.
+pub(crate) fn plugin() -> &'static [u8] {
+    static PLUGIN: OnceLock<Vec<u8>> = OnceLock::new();
+    PLUGIN.get_or_init(|| build("plugin", &source(""), &[]))
 }
 
-/// Whether nothing is left of a host.
-pub(crate) fn is_clean(socket: &Path) -> bool {
-    let mut lock = socket.as_os_str().to_owned();
-    lock.push(".lock");
-    !socket.exists() && !Path::new(&lock).exists()
+/// [`plugin`] with another description.
+pub(crate) fn plugin_describing(description: &[u8]) -> Vec<u8> {
+    let mut bytes = plugin().to_vec();
+    let at = find(&bytes, &MAGIC);
+    let mut room = description.to_vec();
+    assert!(room.len() <= ROOM);
+    room.resize(ROOM, 0);
+    bytes[at..at + ROOM].copy_from_slice(&room);
+    bytes
+}
+
+/// Where `needle` is in `bytes`, for the first time.
+pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> usize {
+    bytes.windows(needle.len()).position(|window| window == needle).expect("it is in there")
+}
+
+/// Writes bytes under a name that messages will show.
+pub(crate) fn file(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder().join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// A text without what differs between machines.
+pub(crate) fn normalised(text: &str) -> String {
+    let host =
+        format!("{} {}", std::env::consts::ARCH, if cfg!(target_os = "linux") { "Linux" } else { "other" });
+    text.replace(TARGET, "[TARGET]")
+        .replace(&format!("this host runs ELF libraries for {host}"), "this host runs [HOST]")
+        .replace(&format!("`{RUSTC}`"), "`[RUSTC]`")
+        .replace(RUSTC, "[RUSTC]")
+        .replace(&*folder().to_string_lossy(), "[FOLDER]")
 }

@@ -40,8 +40,10 @@ pub struct Call {
     pub poll: Option<PollCall>,
     /// Drops the future. Set while there is one. Never unwinds.
     pub drop: Option<DropCall>,
-    /// The reply or the error: written when a poll returns something other than pending, and only then.
-    pub outcome: MaybeUninit<FfiOutcome>,
+    /// The reply: written when a poll returns [`status::OK`], and only then.
+    pub reply: MaybeUninit<FfiBytes>,
+    /// The error: written when a poll returns neither pending nor ok, and only then.
+    pub error: MaybeUninit<FfiOutcome>,
 }
 
 /// Polls a call's future; gives one of [`status`].
@@ -54,12 +56,13 @@ pub const SLOT_ALIGN: usize = 16;
 
 const _: () = assert!(offset_of!(Call, method) == 8);
 const _: () = assert!(offset_of!(Call, payload) == 24);
-const _: () = assert!(offset_of!(Call, slot) == 64);
-const _: () = assert!(offset_of!(Call, future) == 80);
-const _: () = assert!(offset_of!(Call, poll) == 88);
-const _: () = assert!(offset_of!(Call, drop) == 96);
-const _: () = assert!(offset_of!(Call, outcome) == 104);
-const _: () = assert!(size_of::<Call>() == 192);
+const _: () = assert!(offset_of!(Call, slot) == 56);
+const _: () = assert!(offset_of!(Call, future) == 72);
+const _: () = assert!(offset_of!(Call, poll) == 80);
+const _: () = assert!(offset_of!(Call, drop) == 88);
+const _: () = assert!(offset_of!(Call, reply) == 96);
+const _: () = assert!(offset_of!(Call, error) == 128);
+const _: () = assert!(size_of::<Call>() == 200);
 
 /// The head of a waker that the host lends for a call. What follows it is the host's own. Frozen.
 #[repr(C)]
@@ -152,12 +155,12 @@ where
     finish(record, polled)
 }
 
-/// Polls the placed future, and drops it when it is ready.
+/// Polls the placed future. When it is ready, drops it and writes what it said into the record.
 ///
 /// # Safety
 /// An `F` stands where `record.future` points, and `waker` is valid.
 #[inline]
-unsafe fn poll_future<F>(record: &mut Call, waker: *const WakerHeader) -> Poll<Result<Payload>>
+unsafe fn poll_future<F>(record: &mut Call, waker: *const WakerHeader) -> u8
 where
     F: Future<Output = Result<Payload>> + Send,
 {
@@ -167,28 +170,28 @@ where
     let mut context = Context::from_waker(&waker);
     // SAFETY: an `F` stands there, and stays there until it is dropped.
     let future = unsafe { Pin::new_unchecked(&mut *record.future.cast::<F>()) };
-    let polled = future.poll(&mut context);
-    if polled.is_ready() {
-        // SAFETY: it is done, and is not polled again.
-        unsafe { drop_future(record) };
-    }
-    polled
+    let status = match future.poll(&mut context) {
+        Poll::Pending => return status::PENDING,
+        Poll::Ready(Ok(reply)) => {
+            record.reply.write(reply.into_ffi());
+            status::OK
+        }
+        Poll::Ready(Err(error)) => record.error.write(FfiOutcome::failed(&error)).status,
+    };
+    // SAFETY: it is done, and is not polled again.
+    unsafe { drop_future(record) };
+    status
 }
 
-/// Writes the outcome of a poll into the record.
+/// What a poll under the guard comes to.
 #[inline]
-fn finish(record: &mut Call, polled: std::result::Result<Poll<Result<Payload>>, String>) -> u8 {
-    let outcome = match polled {
-        Ok(Poll::Pending) => return status::PENDING,
-        Ok(Poll::Ready(result)) => FfiOutcome::from_result(result),
-        Err(message) => {
-            // A future that panicked still holds what it owns.
-            // SAFETY: it is not polled again. Already dropped, this does nothing.
-            let _ = guard(|| unsafe { drop_future(record) });
-            FfiOutcome::panicked(message)
-        }
-    };
-    record.outcome.write(outcome).status
+fn finish(record: &mut Call, polled: std::result::Result<u8, String>) -> u8 {
+    polled.unwrap_or_else(|message| {
+        // A future that panicked still holds what it owns.
+        // SAFETY: it is not polled again. Already dropped, this does nothing.
+        let _ = guard(|| unsafe { drop_future(record) });
+        record.error.write(FfiOutcome::panicked(message)).status
+    })
 }
 
 /// Drops the future, unless that has been done.
