@@ -42,7 +42,7 @@ pub enum KernelError {
         problem: String,
     },
     /// The file was refused before any of its code ran.
-    #[error("{0}")]
+    #[error(transparent)]
     Refused(#[from] Box<Refusal>),
     /// The private copy could not be made, or its folder not prepared.
     #[error("cannot {action} `{}`", .path.display())]
@@ -137,8 +137,8 @@ pub enum KernelError {
         /// What it wanted to wait for.
         action: &'static str,
     },
-    /// The call was cancelled because the module is being unloaded.
-    #[error("the call of `{method}` was cancelled: module `{module}` is being unloaded")]
+    /// The call still waited when the module's time to drain, for a stop or an unload, was over.
+    #[error("the call of `{method}` was cancelled: module `{module}` is being stopped")]
     Cancelled {
         /// Which module.
         module: String,

@@ -223,6 +223,14 @@ impl Host {
         &self.bus
     }
 
+    /// Removes the private copies, also of libraries that are still mapped: for the end of the process.
+    #[cfg(all(feature = "daemon", unix))]
+    pub(crate) fn remove_copies(&self) {
+        if let Err(error) = self.loading.staging.remove_all() {
+            tracing::debug!(%error, "the private copies stay for the next host to remove");
+        }
+    }
+
     /// Unloads every module, all at once; the receipts are in the order of the ids.
     pub async fn shutdown(&self) -> Vec<Receipt> {
         let ends: Vec<_> = self

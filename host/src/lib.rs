@@ -6,6 +6,13 @@
 
 mod boundary;
 pub mod bus;
+#[cfg(all(feature = "daemon", unix))]
+#[doc(hidden)]
+pub mod cli;
+#[cfg(all(feature = "daemon", unix))]
+pub mod config;
+#[cfg(all(feature = "daemon", unix))]
+pub mod daemon;
 pub mod error;
 mod host;
 mod intake;
@@ -16,6 +23,7 @@ pub mod module;
 pub mod report;
 mod sys;
 
+pub use error::KernelError;
 pub use host::{Host, HostBuilder};
 pub use intake::*;
 pub use manager::{Invoke, Limits, LoadOptions, ModuleHandle};

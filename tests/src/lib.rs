@@ -1,37 +1,73 @@
-//! Builds the plugins that the tests load, and finds them.
+//! What the tests over compiled plugins share: the plugins, hosts to load them into, and ways to wait.
+
+pub mod build;
+pub mod misbehave;
+pub mod wait;
 
 use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    sync::OnceLock,
+    error::Error,
+    path::Path,
+    time::Duration,
 };
 
+use oxide_host::{HostBuilder, error::KernelError};
+
+pub use build::{file, plugin};
+pub use misbehave::{Flag, load_misbehaving, misbehaving, ordered};
+pub use wait::{block_on, eventually, in_time, next_event};
+
 /// The folder of the workspace.
+///
+/// # Panics
+/// When this crate was taken out of it.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests' crate lies in the workspace")
 }
 
-/// The compiled plugin of this package; it is built when it is not there.
-///
-/// # Panics
-/// When it does not build: then there is nothing to test.
-pub fn plugin(package: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let folder = BUILT.get_or_init(|| build_all());
-    folder.join(
-        format!("{}{package}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
-            .replace('-', "_"),
-    )
+/// A deadline for hooks that never end.
+pub const SHORT: Duration = Duration::from_millis(200);
+
+/// Sets up a host that waits for nothing for long. For tests in which every late thing never ends, so that
+/// their verdict does not hang on who is quicker.
+pub fn impatient() -> HostBuilder {
+    oxide_host::Host::builder().stop_timeout(SHORT).drain_timeout(SHORT)
 }
 
-fn build_all() -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    let status = Command::new(env!("CARGO"))
-        .current_dir(workspace())
-        .args(["build", "--quiet", "-p", "echo", "-p", "counter", "-p", "ticker"])
-        .status()
-        .expect("cargo runs");
-    assert!(status.success(), "the example plugins do not build");
-    target.join("debug")
+/// An error as people see it: message, causes and hint, without what differs from machine to machine.
+pub fn told(error: &KernelError) -> String {
+    let mut text = format!("error[{}]: {error}", error.code());
+    if let KernelError::HookFailed { chain, .. } = error {
+        for cause in chain {
+            text.push_str(&format!("\ncaused by: {cause}"));
+        }
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!("\ncaused by: {cause}"));
+        source = cause.source();
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("\nhint: {hint}"));
+    }
+    without_lines(&text.replace(&*workspace().to_string_lossy(), "<workspace>"))
+}
+
+/// Puts `LINE` in place of the line number after each `.rs:`.
+fn without_lines(text: &str) -> String {
+    let mut parts = text.split(".rs:");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        whole.push_str(".rs:LINE");
+        whole.push_str(part.trim_start_matches(|character: char| character.is_ascii_digit()));
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn line_numbers_are_left_out() {
+        assert_eq!(super::without_lines("at a/b.rs:12 and c.rs:3"), "at a/b.rs:LINE and c.rs:LINE");
+        assert_eq!(super::without_lines("none"), "none");
+    }
 }

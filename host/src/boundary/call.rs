@@ -8,12 +8,13 @@ use std::{
     pin::Pin,
     ptr::{self, NonNull},
     sync::{Arc, OnceLock},
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use oxide_plugin_api::{
     Payload,
     ffi::{
+        bytes::FfiBytes,
         call::{Call, WakerHeader, WakerVTable},
         outcome::status,
     },
@@ -39,12 +40,14 @@ pub(crate) struct CallTarget {
     pub(crate) invoke: unsafe extern "C" fn(*const (), *mut (), *const ()) -> u8,
 }
 
-/// How a call ended, copied into host memory.
-pub(crate) enum CallEnd {
-    /// The reply.
-    Reply(Payload),
-    /// Anything else, with its [`status`].
-    Failed(u8, oxide_plugin_api::Error),
+/// What a poll of a call came to.
+pub(crate) enum Step {
+    /// Not ready.
+    Pending,
+    /// The reply is there, to be taken.
+    Replied,
+    /// Anything else, with its [`status`], copied into host memory.
+    Failed(u8, Box<oxide_plugin_api::Error>),
     /// The unload cancelled it.
     Cancelled,
 }
@@ -53,8 +56,13 @@ pub(crate) enum CallEnd {
 ///
 /// It is made large and empty, so that making and moving it costs nothing that `begin` would have to do
 /// again. The ticket is given back when the call has ended, or after the plugin's future has been dropped.
+///
+/// In this order, so that what is set when it is made lies together: the compiler would zero the rest with it.
+#[repr(C)]
 pub(crate) struct ForeignCall<T: Callee> {
     state: State,
+    /// Set while `state` is `Empty`; then the plugin's.
+    payload: MaybeUninit<FfiBytes>,
     inside: Option<Inside<T>>,
     /// Borrowed from what the ticket keeps; set by `begin`.
     foreign: Option<NonNull<ForeignModule>>,
@@ -69,8 +77,10 @@ pub(crate) struct ForeignCall<T: Callee> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It has not begun.
+    /// It has not begun; `payload` is set.
     Empty,
+    /// The reply stands in the record, in host memory.
+    Replied,
     /// The plugin's future stands; `waiting` is set.
     Waiting,
     /// Nothing of the plugin's is left.
@@ -95,9 +105,10 @@ unsafe impl<T: Callee> Send for ForeignCall<T> {}
 impl<T: Callee> ForeignCall<T> {
     /// A call that has not begun.
     #[inline]
-    pub(crate) fn empty() -> Self {
+    pub(crate) fn new(payload: Payload) -> Self {
         Self {
             state: State::Empty,
+            payload: MaybeUninit::new(payload.into_ffi()),
             inside: None,
             foreign: None,
             waiting: None,
@@ -109,22 +120,54 @@ impl<T: Callee> ForeignCall<T> {
         }
     }
 
+    /// Whether it has not begun.
+    #[inline]
+    pub(crate) fn is_new(&self) -> bool {
+        self.state == State::Empty
+    }
+
+    /// Takes the argument back out of a call that has not begun, and ends it.
+    pub(crate) fn take_payload(self: Pin<&mut Self>) -> Option<Payload> {
+        // SAFETY: nothing is moved out of the pinned fields.
+        let this = unsafe { self.get_unchecked_mut() };
+        if this.state != State::Empty {
+            return None;
+        }
+        this.state = State::Ended;
+        // SAFETY: set while `Empty`, which it no longer is.
+        Some(Payload::from_ffi(unsafe { this.payload.assume_init_read() }))
+    }
+
+    /// Takes the reply, after a poll has said that it is there; copied into host memory.
+    #[inline]
+    pub(crate) fn take_reply(self: Pin<&mut Self>) -> Payload {
+        // SAFETY: nothing is moved out of the pinned fields.
+        let this = unsafe { self.get_unchecked_mut() };
+        if this.state != State::Replied {
+            return Payload::empty();
+        }
+        this.state = State::Ended;
+        // SAFETY: the state says that the plugin wrote the reply and that it is in host memory.
+        Payload::from_ffi(unsafe { (*this.call.as_mut_ptr()).reply.assume_init_read() })
+    }
+
     /// Calls the generation that `inside` keeps, and polls the call for the first time. Gives the ticket
-    /// and the payload back when that is no foreign generation. To be called once.
+    /// back when that is no foreign generation. To be called once, while `is_new`.
     #[inline]
     pub(crate) fn begin(
         self: Pin<&mut Self>,
         inside: Inside<T>,
         method: &str,
-        payload: Payload,
         context: &mut Context<'_>,
-    ) -> Result<Poll<CallEnd>, (Inside<T>, Payload)> {
-        let Some(foreign) = inside.foreign() else { return Err((inside, payload)) };
+    ) -> Result<Step, Inside<T>> {
+        let Some(foreign) = inside.foreign() else { return Err(inside) };
         // SAFETY: nothing is moved out of the pinned fields.
         let this = unsafe { self.get_unchecked_mut() };
         if this.state != State::Empty {
-            return Ok(Poll::Ready(CallEnd::Cancelled));
+            return Ok(Step::Cancelled);
         }
+        // From here on the argument is the plugin's.
+        this.state = State::Ended;
         // The name is owned before the first poll: a caller that forgets its call leaves nothing dangling.
         let name = method.as_bytes();
         let name_at = if name.len() <= INLINE_METHOD {
@@ -139,33 +182,53 @@ impl<T: Callee> ForeignCall<T> {
             size: size_of::<Call>(),
             method: name_at,
             method_len: name.len(),
-            payload: MaybeUninit::new(payload.into_ffi()),
+            payload: this.payload.as_mut_ptr(),
             slot: this.slot.as_mut_ptr().cast(),
             slot_len: SLOT,
             future: ptr::null_mut(),
             poll: None,
             drop: None,
-            outcome: MaybeUninit::uninit(),
+            reply: MaybeUninit::uninit(),
+            error: MaybeUninit::uninit(),
         }));
         let caller = context.waker();
         let lent = LentWaker { _header: WakerHeader { vtable: &LENT }, caller, kept: OnceLock::new() };
         let target = foreign.target();
-        let ended = frames::within(foreign.frame(inside.shard()), || {
+        super::log::refresh_level();
+        let ended = frames::within(foreign.frame(), || {
             // SAFETY: the ticket keeps the object; the record and the slot are pinned with us, and the
             // lent waker lives through the poll.
             unsafe { (target.invoke)(target.object, call.cast(), (&raw const lent).cast()) }
         });
         if ended != status::PENDING {
-            this.state = State::Ended;
-            // SAFETY: written above; the plugin has dropped its future and filled the outcome.
-            let end = end(ended, unsafe { &mut *call });
-            drop(inside);
-            return Ok(Poll::Ready(end));
+            // SAFETY: written above; the plugin has dropped its future and filled in how it ended. Copied
+            // while the ticket, which is dropped after it, still keeps the plugin.
+            return Ok(unsafe { this.end(ended, call) });
         }
         let waiting = lent.kept.into_inner().unwrap_or_else(|| Waiting::new(caller));
         this.foreign = Some(NonNull::from(foreign));
         this.wait(inside, waiting, call);
-        Ok(Poll::Pending)
+        Ok(Step::Pending)
+    }
+
+    /// Takes over how a call ended, into host memory.
+    ///
+    /// # Safety
+    /// The plugin has just said `ended`, which is not pending, of this call's record.
+    #[inline]
+    unsafe fn end(&mut self, ended: u8, call: *mut Call) -> Step {
+        if ended == status::OK {
+            self.state = State::Replied;
+            // SAFETY: the plugin writes the reply before it says ok.
+            let reply = unsafe { (*call).reply.assume_init_mut() };
+            if !reply.is_ours() {
+                localize(reply);
+            }
+            return Step::Replied;
+        }
+        self.state = State::Ended;
+        // SAFETY: as our caller promises.
+        unsafe { failed(ended, call) }
     }
 
     /// The first poll was not ready: the call can be cancelled from now on.
@@ -177,7 +240,7 @@ impl<T: Callee> ForeignCall<T> {
             *waiting.lock() = Parked::Idle(Record(record));
         }
         self.state = State::Waiting;
-        frames::within(foreign.frame(inside.shard()), || {
+        frames::within(foreign.frame(), || {
             // An unload may have begun while the first poll was running.
             waiting.cancel_if_asked();
         });
@@ -187,41 +250,42 @@ impl<T: Callee> ForeignCall<T> {
 
     /// Polls a call that has begun and was not ready.
     #[cold]
-    pub(crate) fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CallEnd> {
+    pub(crate) fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Step {
         // SAFETY: nothing is moved out of the pinned fields.
         let this = unsafe { self.get_unchecked_mut() };
-        let (Some(inside), Some(foreign)) = (&this.inside, this.foreign) else {
-            return Poll::Ready(CallEnd::Cancelled);
-        };
+        let (Some(_), Some(foreign)) = (&this.inside, this.foreign) else { return Step::Cancelled };
         // SAFETY: the ticket keeps the generation, and with it the object that `begin` borrowed from it.
         let foreign = unsafe { foreign.as_ref() };
-        let Some((waiting, _)) = &this.waiting else { return Poll::Ready(CallEnd::Cancelled) };
-        let polled = frames::within(foreign.frame(inside.shard()), || {
+        let Some((waiting, _)) = this.waiting.clone() else { return Step::Cancelled };
+        let step = frames::within(foreign.frame(), || {
             waiting.set_waker(context.waker());
             let mut parked = waiting.lock();
-            let Parked::Idle(record) = *parked else { return Poll::Ready(CallEnd::Cancelled) };
+            let Parked::Idle(record) = *parked else { return Step::Cancelled };
+            let call = record.0.as_ptr();
             // SAFETY: `Idle` says that the record is pinned and holds a future; the lock makes it ours.
-            let call = unsafe { &mut *record.0.as_ptr() };
-            let Some(poll) = call.poll else { return Poll::Ready(CallEnd::Cancelled) };
+            let Some(poll) = (unsafe { (*call).poll }) else { return Step::Cancelled };
             // SAFETY: the plugin set it for the future that stands there, and the ticket keeps the plugin.
-            let ended = unsafe { poll(call, Waiting::header(waiting)) };
+            let ended = unsafe { poll(call, Waiting::header(&waiting)) };
             if ended == status::PENDING {
                 drop(parked);
                 waiting.cancel_if_asked();
-                return Poll::Pending;
+                return Step::Pending;
             }
             *parked = Parked::Ended;
-            Poll::Ready(end(ended, call))
+            // SAFETY: the plugin has just said so, of this call's record.
+            unsafe { this.end(ended, call) }
         });
-        if polled.is_ready() {
+        if !matches!(step, Step::Pending) {
             this.release();
         }
-        polled
+        step
     }
 
     /// Nothing of the plugin's stands any more: gives the ticket back.
     fn release(&mut self) {
-        self.state = State::Ended;
+        if self.state == State::Waiting {
+            self.state = State::Ended;
+        }
         if let (Some((waiting, number)), Some(inside)) = (self.waiting.take(), &self.inside) {
             waiting.clear_waker();
             if let Some(foreign) = inside.foreign() {
@@ -235,20 +299,27 @@ impl<T: Callee> ForeignCall<T> {
 impl<T: Callee> Drop for ForeignCall<T> {
     #[inline]
     fn drop(&mut self) {
-        if self.state == State::Waiting {
+        if self.state != State::Ended {
             self.abandon();
         }
     }
 }
 
 impl<T: Callee> ForeignCall<T> {
-    /// Drops the plugin's future, if it still stands, under the ticket.
+    /// Drops what is still there: an argument, a reply, or the plugin's future, that under the ticket.
     #[cold]
     fn abandon(&mut self) {
+        match self.state {
+            // SAFETY: set while `Empty`, and not used again.
+            State::Empty => unsafe { self.payload.assume_init_drop() },
+            // SAFETY: written by the plugin, in host memory, and not used again.
+            State::Replied => unsafe { (*self.call.as_mut_ptr()).reply.assume_init_drop() },
+            State::Waiting | State::Ended => {}
+        }
         if let (Some((waiting, _)), Some(inside)) = (&self.waiting, &self.inside)
             && let Some(foreign) = inside.foreign()
         {
-            frames::within(foreign.frame(inside.shard()), || {
+            frames::within(foreign.frame(), || {
                 let mut parked = waiting.lock();
                 if let Parked::Idle(record) = *parked {
                     *parked = Parked::Ended;
@@ -262,15 +333,20 @@ impl<T: Callee> ForeignCall<T> {
     }
 }
 
-/// Takes the outcome out of the record, copied into host memory.
-#[inline]
-fn end(ended: u8, call: &mut Call) -> CallEnd {
-    // SAFETY: the plugin writes the outcome before it returns anything but pending, and it is read once.
-    let outcome = unsafe { call.outcome.assume_init_read() };
-    if ended == status::OK {
-        return CallEnd::Reply(Payload::from_ffi(outcome.body.localized()));
-    }
-    CallEnd::Failed(ended, outcome.into_error(oxide_plugin_api::ErrorKind::Failed))
+/// Copies a plugin's buffer into host memory, in place; the plugin's is freed.
+#[cold]
+fn localize(reply: &mut FfiBytes) {
+    let foreign = std::mem::replace(reply, FfiBytes::empty());
+    *reply = foreign.localized();
+}
+
+/// # Safety
+/// The plugin has just said `ended`, which is neither pending nor ok, of this record.
+#[cold]
+unsafe fn failed(ended: u8, call: *mut Call) -> Step {
+    // SAFETY: the plugin writes the error before it says anything but pending and ok, and it is read once.
+    let outcome = unsafe { (*call).error.assume_init_read() };
+    Step::Failed(ended, Box::new(outcome.into_error(oxide_plugin_api::ErrorKind::Failed)))
 }
 
 /// The waker of a first poll: borrowed from the caller, and turned into a [`Waiting`] when the plugin

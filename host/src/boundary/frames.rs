@@ -5,17 +5,15 @@
 
 use std::{cell::Cell, ptr, sync::Arc};
 
-use super::gate::Shard;
-
-/// Which generation is entered, by which door.
+/// Which generation is entered, and as what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// The module's number, the same for all its generations.
     pub(crate) module: u64,
     /// The generation's number, unique in this process.
     pub(crate) generation: u64,
-    /// The calls gate's shard, when it is a call; `None` for hooks and tasks.
-    pub(crate) shard: Option<Shard>,
+    /// A call, which came in by the calls gate; otherwise a hook or a task.
+    pub(crate) is_call: bool,
 }
 
 /// Frames to take along to another thread, outermost first.
@@ -90,7 +88,7 @@ mod tests {
 
     #[test]
     fn frames_nest_travel_and_are_gone_after_a_panic() {
-        let frame = |module| Frame { module, generation: module * 10, shard: None };
+        let frame = |module| Frame { module, generation: module * 10, is_call: false };
         within(frame(1), || {
             within(frame(2), || {
                 assert_eq!(find(|_| true), Some(frame(2)));

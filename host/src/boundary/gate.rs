@@ -1,109 +1,124 @@
-//! The gate: counts who is inside a generation, can be shut, and tells exactly one party that it was the
-//! last. No clock, no I/O, no lock and no allocation on entry.
+//! The gate: counts who is inside a generation, can be shut, and tells exactly once that nobody is left. No
+//! clock, no I/O, no lock, no allocation and no locked instruction on entry.
 //!
-//! Sharded, so that callers on two cores do not fight for a cache line. Each shard is one word: a count, a
-//! "closed" bit and a "reported" bit, so that entering is one addition whose result says whether it
-//! counted. A shard is reported once, by whoever finds it closed and empty; the gate is drained when all
-//! shards are.
+//! Asymmetric: whoever enters or leaves writes to a counter that only its own thread writes, and whoever
+//! shuts pays for the order of these writes with a barrier across all threads of the process
+//! (`membarrier(2)`; where there is none, entering pays with a fence). After Dice, Huang and Yang,
+//! "Asymmetric Dekker Synchronization" (2001), and the use of `membarrier` in liburcu.
+//!
+//! Counters only grow: "inside" is what has entered less what has left. Who reads them reads all of what has
+//! left first, so that a thread that is turned away (in, and out again) is never seen going out only.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::{
+    cell::Cell,
+    sync::atomic::{
+        AtomicBool, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+    },
+};
 
 use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-const CLOSED: usize = 1 << (usize::BITS - 1);
-const REPORTED: usize = 1 << (usize::BITS - 2);
-const COUNT: usize = REPORTED - 1;
+use crate::sys::barrier;
 
-/// Counts who is inside, in `N` shards.
+/// Counts who is inside, in `N` slots: all but the last belong to one thread each.
 #[derive(Debug)]
 pub(crate) struct Gate<const N: usize> {
-    shards: [CachePadded<AtomicUsize>; N],
-    /// Shards that are not reported yet.
-    unreported: AtomicUsize,
+    closed: CachePadded<AtomicBool>,
+    slots: [CachePadded<Slot>; N],
+    /// Shut and empty, once that was seen. The lock orders those who look.
+    empty: Mutex<bool>,
     drained: Notify,
 }
 
-/// Says which shard was entered; whoever holds it must leave by it.
+#[derive(Debug, Default)]
+struct Slot {
+    entered: AtomicUsize,
+    left: AtomicUsize,
+}
+
+/// Says that somebody is inside; whoever holds it must leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "who has entered must leave"]
-pub(crate) struct Shard(usize);
+pub(crate) struct Pass(());
 
 impl<const N: usize> Gate<N> {
     /// A gate that nobody can enter until it is opened.
     pub(crate) fn shut_from_the_start() -> Self {
+        barrier::prepare();
         Self {
-            shards: std::array::from_fn(|_| CachePadded::new(AtomicUsize::new(CLOSED | REPORTED))),
-            unreported: AtomicUsize::new(0),
+            closed: CachePadded::new(AtomicBool::new(true)),
+            slots: std::array::from_fn(|_| CachePadded::default()),
+            empty: Mutex::new(true),
             drained: Notify::new(),
         }
     }
 
     /// Lets callers in. The gate must be drained.
     pub(crate) fn open(&self) {
-        debug_assert!(self.is_drained());
-        self.unreported.store(N, SeqCst);
-        for shard in &self.shards {
-            // Not a store: a caller that is being turned away may still be counted for an instant.
-            shard.fetch_and(!(CLOSED | REPORTED), SeqCst);
-        }
+        let mut empty = self.empty.lock();
+        debug_assert!(*empty, "a gate is opened only after its drain");
+        *empty = false;
+        self.closed.store(false, Release);
     }
 
     /// Goes in, unless the gate is shut.
     #[inline]
-    pub(crate) fn enter(&self) -> Option<Shard> {
-        let shard = if N == 1 { 0 } else { own_shard() % N };
-        if self.shards[shard].fetch_add(1, SeqCst) & CLOSED == 0 {
-            return Some(Shard(shard));
+    pub(crate) fn enter(&self) -> Option<Pass> {
+        self.count(|slot| &slot.entered);
+        // Between the count and the look: with `shut`'s barrier, either we see it shut or it sees us.
+        barrier::light();
+        if self.closed.load(Acquire) {
+            self.leave(Pass(()));
+            return None;
         }
-        self.leave(Shard(shard));
-        None
+        Some(Pass(()))
     }
 
     /// Goes in although the gate is shut, on the strength of somebody being inside: a call that comes back
-    /// from inside one of the generation's own calls. `outer` is that call's shard. Refused once the shard
-    /// is empty.
-    pub(crate) fn enter_nested(&self, outer: Shard) -> Option<Shard> {
-        let shard = &self.shards[outer.0];
-        let mut value = shard.load(SeqCst);
-        loop {
-            if value & CLOSED != 0 && (value & REPORTED != 0 || value & COUNT == 0) {
-                return None;
-            }
-            match shard.compare_exchange_weak(value, value + 1, SeqCst, SeqCst) {
-                Ok(_) => return Some(outer),
-                Err(now) => value = now,
-            }
+    /// from inside one of the generation's own calls. Refused once the gate was seen empty.
+    pub(crate) fn enter_nested(&self) -> Option<Pass> {
+        let empty = self.empty.lock();
+        if *empty {
+            return None;
         }
+        // Under the lock, so whoever looks from now on sees it.
+        self.count(|slot| &slot.entered);
+        drop(empty);
+        Some(Pass(()))
     }
 
-    /// Goes out.
+    /// Goes out; from any thread.
     #[inline]
-    pub(crate) fn leave(&self, shard: Shard) {
-        let before = self.shards[shard.0].fetch_sub(1, SeqCst);
-        if before & CLOSED != 0 && before & COUNT == 1 {
-            self.report(shard.0);
+    pub(crate) fn leave(&self, _: Pass) {
+        self.count(|slot| &slot.left);
+        barrier::light();
+        if self.closed.load(Relaxed) {
+            self.look();
         }
     }
 
-    /// Turns away whoever comes from now on. Those inside stay.
-    pub(crate) fn shut(&self) {
-        for index in 0..N {
-            let before = self.shards[index].fetch_or(CLOSED, SeqCst);
-            if before & COUNT == 0 {
-                self.report(index);
-            }
-        }
+    /// Turns away whoever comes from now on. Those inside stay; tells how many they are.
+    pub(crate) fn shut(&self) -> usize {
+        self.closed.store(true, SeqCst);
+        barrier::heavy();
+        let inside = self.inside();
+        self.look();
+        inside
     }
 
-    /// How many are inside.
+    /// How many are inside, or have been a moment ago.
     pub(crate) fn inside(&self) -> usize {
-        self.shards.iter().map(|shard| shard.load(SeqCst) & COUNT).sum()
+        let left: usize = self.slots.iter().map(|slot| slot.left.load(Acquire)).fold(0, usize::wrapping_add);
+        let entered = self.slots.iter().map(|slot| slot.entered.load(Acquire)).fold(0, usize::wrapping_add);
+        entered.wrapping_sub(left)
     }
 
     /// Whether it is shut and nobody is inside.
     pub(crate) fn is_drained(&self) -> bool {
-        self.unreported.load(SeqCst) == 0
+        *self.empty.lock()
     }
 
     /// Waits until it is shut and nobody is inside.
@@ -117,29 +132,82 @@ impl<const N: usize> Gate<N> {
         }
     }
 
+    /// Adds one to this thread's counter.
+    #[inline]
+    fn count(&self, which: impl FnOnce(&Slot) -> &AtomicUsize) {
+        let own = own_slot();
+        if own < N - 1 {
+            let counter = which(&self.slots[own]);
+            // Nobody else writes it.
+            counter.store(counter.load(Relaxed).wrapping_add(1), Release);
+        } else {
+            which(&self.slots[N - 1]).fetch_add(1, AcqRel);
+        }
+    }
+
+    /// Looks whether a shut gate is empty, and says so the first time.
     #[cold]
-    fn report(&self, index: usize) {
-        let empty = self.shards[index].compare_exchange(CLOSED, CLOSED | REPORTED, SeqCst, SeqCst);
-        if empty.is_ok() && self.unreported.fetch_sub(1, SeqCst) == 1 {
+    fn look(&self) {
+        let mut empty = self.empty.lock();
+        if !*empty && self.closed.load(SeqCst) && self.inside() == 0 {
+            *empty = true;
+            drop(empty);
             self.drained.notify_waiters();
         }
     }
 }
 
-/// This thread's shard: threads are dealt out in turn.
+/// So many threads have slots of their own; further ones share the last.
+const THREADS: usize = 64;
+
+/// The slots that no living thread has. Taking one from here orders its counters after their last owner's.
+static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+static DEALT: AtomicUsize = AtomicUsize::new(0);
+
+const UNKNOWN: usize = usize::MAX;
+const SHARED: usize = usize::MAX - 1;
+
+thread_local! {
+    // Read on every entry, so without a destructor; `GIVE_BACK` has it.
+    static OWN: Cell<usize> = const { Cell::new(UNKNOWN) };
+    static GIVE_BACK: GiveBack = const { GiveBack };
+}
+
+struct GiveBack;
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        let own = OWN.replace(SHARED);
+        if own < THREADS {
+            FREE.lock().push(own);
+        }
+    }
+}
+
+/// This thread's slot.
 #[inline]
-fn own_shard() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static OWN: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
-    }
+fn own_slot() -> usize {
     let own = OWN.get();
-    if own != usize::MAX {
-        return own;
+    if own == UNKNOWN { deal() } else { own }
+}
+
+#[cold]
+fn deal() -> usize {
+    let free = FREE.lock().pop();
+    let own = free.unwrap_or_else(|| {
+        let next = DEALT.fetch_add(1, Relaxed);
+        if next < THREADS { next } else { SHARED }
+    });
+    OWN.set(own);
+    // Arms the destructor. A thread that is already ending shares.
+    if GIVE_BACK.try_with(|_| ()).is_err() {
+        OWN.set(SHARED);
+        if own < THREADS {
+            FREE.lock().push(own);
+        }
+        return SHARED;
     }
-    let dealt = NEXT.fetch_add(1, SeqCst) & (usize::MAX >> 1);
-    OWN.set(dealt);
-    dealt
+    own
 }
 
 #[cfg(test)]
@@ -152,7 +220,7 @@ mod tests {
         assert!(gate.enter().is_none());
         gate.open();
         let (one, two) = (gate.enter().unwrap(), gate.enter().unwrap());
-        gate.shut();
+        assert_eq!(gate.shut(), 2);
         assert!(gate.enter().is_none());
         assert!(!gate.is_drained());
         assert_eq!(gate.inside(), 2);
@@ -163,46 +231,72 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_comes_back_enters_a_shut_gate_only_while_its_outer_call_is_inside() {
+    fn who_went_in_on_one_thread_may_go_out_on_another() {
+        let gate = Gate::<4>::shut_from_the_start();
+        gate.open();
+        let pass = gate.enter().unwrap();
+        gate.shut();
+        std::thread::scope(|scope| {
+            scope.spawn(|| gate.leave(pass));
+        });
+        assert!(gate.is_drained());
+    }
+
+    #[test]
+    fn a_call_that_comes_back_enters_a_shut_gate_only_until_it_was_seen_empty() {
         let gate = Gate::<4>::shut_from_the_start();
         gate.open();
         let outer = gate.enter().unwrap();
         gate.shut();
-        let inner = gate.enter_nested(outer).unwrap();
+        let inner = gate.enter_nested().unwrap();
         gate.leave(outer);
         assert!(!gate.is_drained());
         gate.leave(inner);
         assert!(gate.is_drained());
-        assert!(gate.enter_nested(outer).is_none());
+        assert!(gate.enter_nested().is_none());
     }
 
-    #[test]
-    fn under_many_threads_the_drain_is_seen_only_after_the_last_has_left() {
-        use std::sync::atomic::AtomicBool;
+    fn nobody_is_inside_after_the_drain<const N: usize>() {
         for _ in 0..200 {
-            let gate = Gate::<8>::shut_from_the_start();
-            let shut = AtomicBool::new(false);
+            let gate = Gate::<N>::shut_from_the_start();
             let inside = AtomicUsize::new(0);
+            let over = AtomicBool::new(false);
             gate.open();
             std::thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        while !shut.load(SeqCst) || gate.inside() > 0 {
-                            if let Some(shard) = gate.enter() {
+                        while !over.load(SeqCst) {
+                            if let Some(pass) = gate.enter() {
                                 inside.fetch_add(1, SeqCst);
                                 inside.fetch_sub(1, SeqCst);
-                                gate.leave(shard);
+                                gate.leave(pass);
                             }
                         }
                     });
                 }
-                gate.shut();
-                while !gate.is_drained() {
-                    std::hint::spin_loop();
+                for _ in 0..20 {
+                    gate.shut();
+                    while !gate.is_drained() {
+                        std::thread::yield_now();
+                    }
+                    for _ in 0..100 {
+                        assert_eq!(inside.load(SeqCst), 0);
+                    }
+                    gate.open();
                 }
-                assert_eq!(inside.load(SeqCst), 0);
-                shut.store(true, SeqCst);
+                over.store(true, SeqCst);
             });
         }
+    }
+
+    #[test]
+    fn under_many_threads_the_drain_is_seen_only_after_the_last_has_left() {
+        nobody_is_inside_after_the_drain::<80>();
+    }
+
+    #[test]
+    fn the_same_holds_for_threads_that_share_a_slot() {
+        nobody_is_inside_after_the_drain::<1>();
+        nobody_is_inside_after_the_drain::<3>();
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use super::{
     frames::{self, Frame},
-    gate::{Gate, Shard},
+    gate::{Gate, Pass},
     log::LogSink,
 };
 use crate::error::Result;
@@ -96,7 +96,7 @@ pub(crate) struct Lending {
 /// A ticket for anything but a call.
 pub(crate) struct WorkTicket {
     lending: Arc<Lending>,
-    shard: Shard,
+    pass: Pass,
 }
 
 impl WorkTicket {
@@ -107,7 +107,7 @@ impl WorkTicket {
 
 impl Drop for WorkTicket {
     fn drop(&mut self) {
-        self.lending.work.leave(self.shard);
+        self.lending.work.leave(self.pass);
     }
 }
 
@@ -170,13 +170,16 @@ impl Lending {
 
     /// A ticket to run this generation's code; `None` once it is sealed.
     pub(crate) fn ticket(self: &Arc<Self>) -> Option<WorkTicket> {
-        self.work.enter().map(|shard| WorkTicket { lending: self.clone(), shard })
+        self.work.enter().map(|pass| WorkTicket { lending: self.clone(), pass })
     }
 
     /// Runs plugin code of this generation, under the caller's ticket, so that it is known whose it is.
     pub(crate) fn within<R>(&self, body: impl FnOnce() -> R) -> R {
         super::log::refresh_level();
-        frames::within(Frame { module: self.module_number, generation: self.generation, shard: None }, body)
+        frames::within(
+            Frame { module: self.module_number, generation: self.generation, is_call: false },
+            body,
+        )
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -45,6 +45,7 @@ pub(crate) fn level() -> &'static AtomicUsize {
 }
 
 /// Copies the most that any subscriber of the host wants into [`level`]. Cheap; to be called often.
+#[inline]
 pub(crate) fn refresh_level() {
     let now = LevelFilter::current().into_level().map_or(0, number);
     if LEVEL.load(Ordering::Relaxed) != now {

@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use super::{
     call::CallTarget,
     frames::Frame,
-    gate::Shard,
     hooks::{ForeignHook, HookEnd, end_of},
     lend::{BoxFuture, Lending, Phase},
     lend_table::{HOST_TABLE, context},
@@ -31,6 +30,7 @@ pub(crate) struct ForeignModule {
     object: *mut (),
     root: PluginRootRef,
     target: CallTarget,
+    frame: Frame,
     waiting: WaitingCalls,
     lending: Arc<Lending>,
     destroyed: AtomicBool,
@@ -100,6 +100,7 @@ impl ForeignModule {
             object,
             root,
             target: CallTarget { object, invoke: root.invoke() },
+            frame: Frame { module: lending.module_number, generation: lending.generation, is_call: true },
             waiting: WaitingCalls::default(),
             lending,
             destroyed: AtomicBool::new(false),
@@ -123,10 +124,10 @@ impl ForeignModule {
         &self.waiting
     }
 
-    /// The frame of a call that came in by `shard`.
+    /// The frame of a call.
     #[inline]
-    pub(crate) fn frame(&self, shard: Shard) -> Frame {
-        Frame { module: self.lending.module_number, generation: self.lending.generation, shard: Some(shard) }
+    pub(crate) fn frame(&self) -> Frame {
+        self.frame
     }
 
     /// Asks the module what it is. Blocks as long as it does.

@@ -2,7 +2,7 @@
 //!
 //! A seat holds a gate and a pointer to the generation that sits in it. Seats are never freed, only used
 //! again, so a caller may count itself in at a seat's gate before it knows whether the seat is still the
-//! module's: if it is not, it leaves again and looks anew. That makes an entry one addition and two loads.
+//! module's: if it is not, it leaves again and looks anew. That makes an entry one count and three loads.
 
 use std::{
     marker::PhantomData,
@@ -16,15 +16,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::gate::{Gate, Shard};
+use super::gate::{Gate, Pass};
 
-/// How many shards a calls gate has.
-pub(crate) const SHARDS: usize = 8;
+/// How many slots a calls gate has: for so many threads but one, entering writes to a line of their own.
+pub(crate) const SLOTS: usize = 33;
 
 /// A place for one generation, with the gate that its calls go through.
 #[derive(Debug)]
 pub(crate) struct Seat<T> {
-    gate: Gate<SHARDS>,
+    gate: Gate<SLOTS>,
     /// From `Arc::into_raw` while occupied.
     occupant: AtomicPtr<T>,
 }
@@ -71,7 +71,7 @@ impl<T: Send + Sync + 'static> Seats<T> {
 
 impl<T> Seat<T> {
     /// The gate that this seat's calls go through.
-    pub(crate) fn gate(&self) -> &Gate<SHARDS> {
+    pub(crate) fn gate(&self) -> &Gate<SLOTS> {
         &self.gate
     }
 }
@@ -106,8 +106,8 @@ impl<T: Send + Sync + 'static> Route<T> {
     pub(crate) fn enter(&self) -> Option<Inside<T>> {
         loop {
             let seat = self.seat()?;
-            let shard = seat.gate.enter()?;
-            let inside = Inside { seat, shard };
+            let pass = seat.gate.enter()?;
+            let inside = Inside { seat, pass };
             // The seat may have gone to another module between the load and the count; then the route had
             // been changed before, and this load, which comes after, sees it.
             if self.leads_to(seat) {
@@ -117,10 +117,10 @@ impl<T: Send + Sync + 'static> Route<T> {
     }
 
     /// Goes in although the gate is shut, from inside a call of the same generation.
-    pub(crate) fn enter_nested(&self, outer: Shard, is_same: impl Fn(&T) -> bool) -> Option<Inside<T>> {
+    pub(crate) fn enter_nested(&self, is_same: impl Fn(&T) -> bool) -> Option<Inside<T>> {
         let seat = self.seat()?;
-        let shard = seat.gate.enter_nested(outer)?;
-        let inside = Inside { seat, shard };
+        let pass = seat.gate.enter_nested()?;
+        let inside = Inside { seat, pass };
         (self.leads_to(seat) && is_same(&inside)).then_some(inside)
     }
 
@@ -134,14 +134,7 @@ impl<T: Send + Sync + 'static> Route<T> {
 #[derive(Debug)]
 pub(crate) struct Inside<T: 'static> {
     seat: &'static Seat<T>,
-    shard: Shard,
-}
-
-impl<T> Inside<T> {
-    /// The shard by which it went in.
-    pub(crate) fn shard(&self) -> Shard {
-        self.shard
-    }
+    pass: Pass,
 }
 
 impl<T> Deref for Inside<T> {
@@ -158,7 +151,7 @@ impl<T> Deref for Inside<T> {
 impl<T> Drop for Inside<T> {
     #[inline]
     fn drop(&mut self) {
-        self.seat.gate.leave(self.shard);
+        self.seat.gate.leave(self.pass);
     }
 }
 
@@ -178,7 +171,7 @@ mod tests {
         old.gate().shut();
         assert!(!SEATS.give_back(old));
         assert!(route.enter().is_none());
-        let nested = route.enter_nested(ticket.shard(), |&generation| generation == 1).unwrap();
+        let nested = route.enter_nested(|&generation| generation == 1).unwrap();
         drop(ticket);
         assert!(!SEATS.give_back(old));
         drop(nested);

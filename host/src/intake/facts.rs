@@ -65,7 +65,7 @@ impl LinkFacts {
             reasons.push(Retention {
                 holder: Holder::ForeignImport,
                 count: self.foreign_imports.len() as u64,
-                detail: format!("imports {}", quoted_list(&self.foreign_imports)),
+                detail: format!("imports {}", quoted_list(&self.foreign_imports, FOREIGN.len())),
             });
         }
         if self.nodelete {
@@ -75,6 +75,14 @@ impl LinkFacts {
             reasons.push(loader("it defines a symbol that must be unique in the process (`STB_GNU_UNIQUE`)"));
         }
         reasons
+    }
+
+    /// What to do when the loader refuses this library for want of static thread-local storage, if it asks for any.
+    pub fn static_tls_hint(&self) -> Option<&'static str> {
+        self.static_tls.then_some(
+            "its allocator is the usual cause: build jemalloc with the feature `disable_initial_exec_tls`, mimalloc \
+             with `local_dynamic_tls`",
+        )
     }
 
     /// Whether the loader is certain to refuse it for want of static thread-local storage. What may fit is left
@@ -98,10 +106,10 @@ impl LinkFacts {
 
     /// Notes an import if it is one of those that matter. `matches` compares a whole name.
     pub(super) fn import(&mut self, matches: impl Fn(&str) -> bool) {
-        if let Some(name) = FOREIGN.into_iter().find(|name| matches(name)) {
-            if !self.foreign_imports.iter().any(|known| known == name) {
-                self.foreign_imports.push(name.to_owned());
-            }
+        if let Some(name) = FOREIGN.into_iter().find(|name| matches(name))
+            && !self.foreign_imports.iter().any(|known| known == name)
+        {
+            self.foreign_imports.push(name.to_owned());
         }
     }
 }
@@ -116,11 +124,12 @@ fn loader(detail: &str) -> Retention {
     Retention { holder: Holder::Loader, count: 1, detail: detail.to_owned() }
 }
 
-/// Names in backticks, at most three of them.
-pub(super) fn quoted_list(names: &[String]) -> String {
-    let mut list: Vec<String> = names.iter().take(3).map(|name| format!("`{}`", text::short(name))).collect();
-    if names.len() > 3 {
-        list.push(format!("{} more", names.len() - 3));
+/// Names in backticks, at most `most` of them.
+pub(super) fn quoted_list(names: &[String], most: usize) -> String {
+    let mut list: Vec<String> =
+        names.iter().take(most).map(|name| format!("`{}`", text::short(name))).collect();
+    if names.len() > most {
+        list.push(format!("{} more", names.len().saturating_sub(most)));
     }
     match list.split_last() {
         Some((last, [])) => last.clone(),
@@ -138,7 +147,7 @@ pub(super) fn is_base_elf(name: &str) -> bool {
         return false;
     }
     // musl's are `libc.so` and `libc.musl-x86_64.so.1`.
-    let stem = name.split_once(".so").or_else(|| name.split_once(".musl-")).map_or("", |(stem, _)| stem);
+    let stem = name.split_once(".musl-").or_else(|| name.split_once(".so")).map_or("", |(stem, _)| stem);
     BASE.contains(&stem)
         || ["ld-linux", "ld64.so", "ld-musl-", "linux-vdso", "linux-gate"]
             .iter()
@@ -206,9 +215,9 @@ mod tests {
     #[test]
     fn long_lists_are_cut() {
         let names = ["a", "b", "c", "d", "e"].map(str::to_owned);
-        assert_eq!(quoted_list(&names), "`a`, `b`, `c` and 2 more");
-        assert_eq!(quoted_list(&names[..2]), "`a` and `b`");
-        assert_eq!(quoted_list(&names[..1]), "`a`");
+        assert_eq!(quoted_list(&names, 3), "`a`, `b`, `c` and 2 more");
+        assert_eq!(quoted_list(&names[..2], 3), "`a` and `b`");
+        assert_eq!(quoted_list(&names[..1], 3), "`a`");
     }
 
     #[test]

@@ -6,7 +6,9 @@ use object::{
     pe::{ImageNtHeaders32, ImageNtHeaders64},
 };
 
-use super::{Fault, LinkFacts, elf as elf_file, machine::Machine, macho as macho_file, pe as pe_file};
+use super::{
+    Fault, LinkFacts, RefusalReason, elf as elf_file, machine::Machine, macho as macho_file, pe as pe_file,
+};
 
 /// A dynamic library.
 pub(super) struct Image<'data> {
@@ -49,7 +51,11 @@ impl<'data> Image<'data> {
 /// gigabytes having been read.
 pub(super) fn could_be_library(head: &[u8]) -> Result<(), Fault> {
     match head {
-        [] => Err(Fault::not_a_library("is empty")),
+        [] => Err(Fault::new(
+            RefusalReason::NotALibrary,
+            "is empty",
+            "copy it again, or build it again; it may still be being written",
+        )),
         [0x7f, b'E', b'L', b'F', class, ..] if !matches!(class, 1 | 2) => Err(Fault::damaged(format_args!(
             "is an ELF file of class {class}, known are 1 (32-bit) and 2 (64-bit)"
         ))),

@@ -134,31 +134,27 @@ impl InspectedFile {
                     "wants {} bytes of static thread-local storage, more than a running process has to spare",
                     self.facts.tls_size
                 ),
-                STATIC_TLS_HINT,
+                self.facts.static_tls_hint().unwrap_or_default(),
             ));
         }
         if !self.facts.foreign_libraries.is_empty() && !policy.allow_foreign_libraries {
-            let names = quoted_list(&self.facts.foreign_libraries);
-            let (what, they) = match self.facts.foreign_libraries.len() {
-                1 => ("a library that is", "it"),
-                _ => ("libraries that are", "they"),
+            let names = quoted_list(&self.facts.foreign_libraries, 3);
+            let (are, them, they) = match self.facts.foreign_libraries.len() {
+                1 => ("a library that is", "it", "it"),
+                _ => ("libraries that are", "them", "they"),
             };
             return Err(Fault::new(
                 RefusalReason::ForeignLibrary,
-                format_args!("needs {names}, {what} not part of the base system"),
+                format_args!("needs {names}, {are} not part of the base system"),
                 format_args!(
-                    "link {they_object} statically, or allow such libraries (`allow_foreign_libraries`): {they} would run code that nobody inspected",
-                    they_object = if they == "it" { "it" } else { "them" }
+                    "link {them} statically, or allow such libraries (`allow_foreign_libraries`): {they} would run \
+                     code that nobody inspected"
                 ),
             ));
         }
         Ok(())
     }
 }
-
-/// What to do about a library that wants static thread-local storage.
-pub(crate) const STATIC_TLS_HINT: &str = "its allocator is the usual cause: build jemalloc with the feature \
-    `disable_initial_exec_tls`, mimalloc with `local_dynamic_tls`";
 
 fn no_description() -> Fault {
     Fault::new(

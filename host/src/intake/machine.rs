@@ -18,7 +18,7 @@ pub(super) enum Format {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Machine {
     pub(super) format: Format,
-    /// As in `std::env::consts::ARCH`; several, with commas, for a universal file none of whose parts fits.
+    /// As in `std::env::consts::ARCH`; several, joined by `and`, for a universal file none of whose parts fits.
     pub(super) arch: Cow<'static, str>,
     pub(super) bits: u8,
     pub(super) little_endian: bool,
@@ -81,6 +81,10 @@ impl fmt::Display for Machine {
             Some("linux") => f.write_str(" Linux"),
             Some("macos") => f.write_str(" macOS"),
             Some("windows") => f.write_str(" Windows"),
+            Some("freebsd") => f.write_str(" FreeBSD"),
+            Some("netbsd") => f.write_str(" NetBSD"),
+            Some("openbsd") => f.write_str(" OpenBSD"),
+            Some("solaris") => f.write_str(" Solaris"),
             Some(other) => write!(f, " {other}"),
             None => Ok(()),
         }

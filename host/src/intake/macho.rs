@@ -36,7 +36,7 @@ pub(super) fn examine_universal<Fat: FatArch>(data: &[u8]) -> Result<Image<'_>, 
         first.get_or_insert(image);
     }
     let mut image = first.ok_or_else(|| Fault::damaged("is a universal file without parts"))?;
-    image.machine.arch = archs.join(", ").into();
+    image.machine.arch = archs.join(" and ").into();
     Ok(image)
 }
 

@@ -176,10 +176,10 @@ impl fmt::Debug for StagedFile {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if let Err(error) = staging_base::remove_file(&self.path) {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::debug!(path = %self.path.display(), %error, "a staged copy stays for the next sweep");
-            }
+        if let Err(error) = staging_base::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(path = %self.path.display(), %error, "a staged copy stays for the next sweep");
         }
     }
 }

@@ -129,23 +129,19 @@ fn check_chosen(path: &Path) -> io::Result<()> {
     check_executable(path)
 }
 
-/// The loader maps code from here, which a mount may forbid.
+/// The loader maps code from here, which a mount may forbid. Elsewhere than on Linux it is the loader that says
+/// so.
 fn check_executable(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     if rustix::fs::statvfs(path)?.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC) {
-        return Err(noexec());
+        return Err(unfit(
+            "it is mounted noexec, so that no library can be opened from it; choose another folder with the \
+             builder's `staging_dir` or with TMPDIR",
+        ));
     }
-    #[cfg(not(unix))]
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = path;
     Ok(())
-}
-
-#[cfg(unix)]
-fn noexec() -> io::Error {
-    unfit(
-        "it is mounted noexec, so that no library can be opened from it; choose another folder with the builder's \
-         `staging_dir` or with TMPDIR",
-    )
 }
 
 fn unfit(problem: impl std::fmt::Display) -> io::Error {
@@ -311,4 +307,3 @@ fn lock(mut options: OpenOptions, path: &Path) -> io::Result<File> {
 fn is_file_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
 }
-

@@ -69,7 +69,7 @@ impl Generation {
 
     pub(crate) fn in_process(number: u64, module_number: u64, module: AnyModule) -> Self {
         let unique = unique_number();
-        let frame = Frame { module: module_number, generation: unique, shard: None };
+        let frame = Frame { module: module_number, generation: unique, is_call: false };
         Self::new(number, unique, Object::InProcess(InProcess::new(module, frame)), None)
     }
 

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use super::registry::Entry;
 use crate::{
     boundary::{
-        call::{CallEnd, ForeignCall},
+        call::{ForeignCall, Step},
         frames::{self, Frame},
         lend::BoxFuture,
         seat::Inside,
@@ -66,8 +66,6 @@ pin_project! {
     pub struct Invoke<'a> {
         entry: &'a Entry,
         method: &'a str,
-        // Taken by the first poll.
-        payload: Option<Payload>,
         in_process: Option<InProcessCall>,
         #[pin]
         foreign: ForeignCall<Generation>,
@@ -89,15 +87,15 @@ impl fmt::Debug for Invoke<'_> {
 impl<'a> Invoke<'a> {
     #[inline]
     pub(crate) fn new(entry: &'a Entry, method: &'a str, payload: Payload) -> Self {
-        Self { entry, method, payload: Some(payload), in_process: None, foreign: ForeignCall::empty() }
+        Self { entry, method, in_process: None, foreign: ForeignCall::new(payload) }
     }
 }
 
 /// A call that comes back to the module from inside one of its own calls may enter while it drains.
 #[cold]
 fn come_back(entry: &Entry) -> Option<Inside<Generation>> {
-    let outer = frames::find(|frame| frame.module == entry.number && frame.shard.is_some())?;
-    entry.route.enter_nested(outer.shard?, |generation| generation.unique == outer.generation)
+    let outer = frames::find(|frame| frame.module == entry.number && frame.is_call)?;
+    entry.route.enter_nested(|generation| generation.unique == outer.generation)
 }
 
 #[cold]
@@ -115,8 +113,7 @@ fn in_process(
     method: &str,
     payload: Payload,
 ) -> Result<InProcessCall> {
-    let frame =
-        Frame { module: entry.number, generation: ticket.unique, shard: Some(ticket.shard()) };
+    let frame = Frame { module: entry.number, generation: ticket.unique, is_call: true };
     match &ticket.object {
         Object::InProcess(module) => {
             let future = module.invoke(method.to_owned(), payload, frame);
@@ -132,24 +129,34 @@ impl Future for Invoke<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Payload>> {
         let mut this = self.project();
-        let Some(payload) = this.payload.take() else {
+        if !this.foreign.is_new() {
             return poll_again(this, context);
-        };
+        }
         let Some(ticket) = this.entry.route.enter().or_else(|| come_back(this.entry)) else {
             return Poll::Ready(Err(refusal(this.entry)));
         };
-        match this.foreign.as_mut().begin(ticket, this.method, payload, context) {
-            Ok(Poll::Ready(CallEnd::Reply(payload))) => Poll::Ready(Ok(payload)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(end)) => Poll::Ready(Err(failure(this.entry, this.method, end))),
-            Err((ticket, payload)) => match in_process(this.entry, ticket, this.method, payload) {
-                Ok(call) => {
-                    *this.in_process = Some(call);
-                    poll_again(this, context)
-                }
-                Err(error) => Poll::Ready(Err(error)),
-            },
+        match this.foreign.as_mut().begin(ticket, this.method, context) {
+            Ok(Step::Replied) => Poll::Ready(Ok(this.foreign.take_reply())),
+            Ok(Step::Pending) => Poll::Pending,
+            Ok(step) => Poll::Ready(Err(failure(this.entry, this.method, step))),
+            Err(ticket) => begin_in_process(this, ticket, context),
         }
+    }
+}
+
+#[cold]
+fn begin_in_process(
+    mut this: InvokeProjection<'_, '_>,
+    ticket: Inside<Generation>,
+    context: &mut Context<'_>,
+) -> Poll<Result<Payload>> {
+    let payload = this.foreign.as_mut().take_payload().unwrap_or_default();
+    match in_process(this.entry, ticket, this.method, payload) {
+        Ok(call) => {
+            *this.in_process = Some(call);
+            poll_again(this, context)
+        }
+        Err(error) => Poll::Ready(Err(error)),
     }
 }
 
@@ -158,9 +165,9 @@ impl Future for Invoke<'_> {
 fn poll_again(mut this: InvokeProjection<'_, '_>, context: &mut Context<'_>) -> Poll<Result<Payload>> {
     let Some(call) = this.in_process else {
         return match this.foreign.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(CallEnd::Reply(payload)) => Poll::Ready(Ok(payload)),
-            Poll::Ready(end) => Poll::Ready(Err(failure(this.entry, this.method, end))),
+            Step::Pending => Poll::Pending,
+            Step::Replied => Poll::Ready(Ok(this.foreign.take_reply())),
+            step => Poll::Ready(Err(failure(this.entry, this.method, step))),
         };
     };
     let polled = poll_in_process(&mut call.future, context);
@@ -193,22 +200,22 @@ fn name(error: KernelError, entry: &Entry, method: &str) -> KernelError {
 }
 
 #[cold]
-fn failure(entry: &Entry, method: &str, end: CallEnd) -> KernelError {
+fn failure(entry: &Entry, method: &str, step: Step) -> KernelError {
     let module = entry.id.as_ref().to_owned();
-    match end {
-        CallEnd::Failed(status::UNKNOWN_METHOD, _) => {
+    match step {
+        Step::Failed(status::UNKNOWN_METHOD, _) => {
             KernelError::UnknownMethod { module, method: method.to_owned() }
         }
-        CallEnd::Failed(status::PANICKED, error) => {
+        Step::Failed(status::PANICKED, error) => {
             KernelError::HookPanicked { module, hook: "invoke", message: error.message().to_owned() }
         }
-        CallEnd::Failed(_, error) => KernelError::HookFailed {
+        Step::Failed(_, error) => KernelError::HookFailed {
             module,
             hook: "invoke",
             message: error.message().to_owned(),
             chain: error.chain().to_vec(),
         },
-        CallEnd::Cancelled | CallEnd::Reply(_) => {
+        Step::Cancelled | Step::Pending | Step::Replied => {
             KernelError::Cancelled { module, method: method.to_owned() }
         }
     }

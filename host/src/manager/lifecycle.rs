@@ -304,8 +304,7 @@ pub(crate) struct Drain {
 /// Shuts the gate and waits until nobody is inside; past the deadline, what waits is cancelled.
 pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
     let gate = entry.seat.gate();
-    let before = gate.inside();
-    gate.shut();
+    let before = gate.shut();
     if kernel::within(shared.limits.drain, gate.drained()).await.is_some() {
         return Drain { drained: true, came_out: before as u64, cancelled: 0 };
     }

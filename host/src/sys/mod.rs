@@ -1,6 +1,8 @@
 //! The porting list: everything that asks which operating system this is.
 #![allow(unsafe_code, reason = "the room of system calls that the standard library lacks")]
 
+pub(crate) mod barrier;
+
 use std::path::Path;
 
 /// Whether the file at `path` is mapped into this process. Where that cannot be seen, it is said to be:
@@ -34,7 +36,8 @@ pub(crate) fn unload_is_proven() -> Result<(), &'static str> {
 
 /// Ends the process at once: no finalisers, which would run under living plugin threads. The caller has
 /// flushed what is to be kept.
-pub fn exit_now(code: i32) -> ! {
+#[cfg_attr(not(feature = "daemon"), expect(dead_code, reason = "only the program leaves this way"))]
+pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
 }

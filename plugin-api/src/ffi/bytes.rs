@@ -14,27 +14,30 @@ pub struct FfiBytes {
     data: *mut u8,
     len: usize,
     capacity: usize,
-    /// Which image made it: the address of that image's [`OWNER`]. Null for empty bytes that own nothing.
-    owner: *const u8,
-    /// Frees `data`. Never unwinds. `[any thread, while the maker is mapped]`
-    free: FreeBytes,
+    /// How the maker frees it. The address tells whose it is: every image has a table of its own.
+    maker: *const BytesMaker,
 }
 
-/// A function that frees what an [`FfiBytes`] points to.
-#[repr(transparent)]
-#[derive(Clone, Copy, StableAbi)]
-pub struct FreeBytes(unsafe extern "C" fn(data: *mut u8, len: usize, capacity: usize));
+/// The image (host or plugin) that made some bytes. Frozen.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct BytesMaker {
+    /// Frees what the bytes point to. Never unwinds. `[any thread, while the maker is mapped]`
+    free: unsafe extern "C" fn(data: *mut u8, len: usize, capacity: usize),
+}
 
-const _: () = assert!(size_of::<FfiBytes>() == 40);
+const _: () = assert!(size_of::<FfiBytes>() == 32);
 
 // SAFETY: it owns plain bytes, and `free` may be called on any thread.
 unsafe impl Send for FfiBytes {}
 // SAFETY: a shared reference only reads.
 unsafe impl Sync for FfiBytes {}
 
-/// Its address tells this image's buffers from other images'. Two images never share it, since it is not
-/// exported; it is never written, and not zero-sized, so no other static shares its address.
-static OWNER: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+/// This image's own. Two images never share it, since it is not exported.
+static OURS: BytesMaker = BytesMaker { free: free_vec };
+
+/// Of bytes that own nothing.
+static NOBODYS: BytesMaker = BytesMaker { free: free_nothing };
 
 unsafe extern "C" fn free_vec(data: *mut u8, len: usize, capacity: usize) {
     // SAFETY: `FfiBytes::from_vec` took the three from a `Vec<u8>` of this image's allocator.
@@ -46,13 +49,7 @@ unsafe extern "C" fn free_nothing(_: *mut u8, _: usize, _: usize) {}
 impl FfiBytes {
     /// Bytes that own nothing.
     pub const fn empty() -> Self {
-        Self {
-            data: ptr::NonNull::dangling().as_ptr(),
-            len: 0,
-            capacity: 0,
-            owner: ptr::null(),
-            free: FreeBytes(free_nothing),
-        }
+        Self { data: ptr::NonNull::dangling().as_ptr(), len: 0, capacity: 0, maker: &raw const NOBODYS }
     }
 
     /// Takes over a vector without copying it.
@@ -63,8 +60,7 @@ impl FfiBytes {
             data: bytes.as_mut_ptr(),
             len: bytes.len(),
             capacity: bytes.capacity(),
-            owner: OWNER.as_ptr(),
-            free: FreeBytes(free_vec),
+            maker: &raw const OURS,
         }
     }
 
@@ -78,7 +74,7 @@ impl FfiBytes {
     /// Whether this image made them, so that they need no copy to outlive the other image.
     #[inline]
     pub fn is_ours(&self) -> bool {
-        ptr::eq(self.owner, OWNER.as_ptr())
+        ptr::eq(self.maker, &raw const OURS)
     }
 
     /// The bytes as a vector of this image: uncopied when this image made them.
@@ -104,7 +100,7 @@ impl Drop for FfiBytes {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: made by `from_vec` or `empty` of some image, and dropped once.
-        unsafe { (self.free.0)(self.data, self.len, self.capacity) }
+        unsafe { ((*self.maker).free)(self.data, self.len, self.capacity) }
     }
 }
 
@@ -128,14 +124,9 @@ mod tests {
             FREED.fetch_add(len, Ordering::Relaxed);
         }
         static DATA: [u8; 4] = [9, 8, 7, 6];
-        let other: u8 = 0;
-        let foreign = FfiBytes {
-            data: DATA.as_ptr().cast_mut(),
-            len: 4,
-            capacity: 4,
-            owner: &other,
-            free: FreeBytes(count),
-        };
+        let other = BytesMaker { free: count };
+        let foreign =
+            FfiBytes { data: DATA.as_ptr().cast_mut(), len: 4, capacity: 4, maker: &raw const other };
         let local = foreign.localized();
         assert!(local.is_ours());
         assert_eq!(local.as_slice(), &DATA);

@@ -28,8 +28,8 @@ pub struct Call {
     pub method: *const u8,
     /// Its length.
     pub method_len: usize,
-    /// The argument; the plugin takes it on the first poll, and only then.
-    pub payload: MaybeUninit<FfiBytes>,
+    /// Where the argument stands; the plugin moves it out on the first poll, and only then.
+    pub payload: *mut FfiBytes,
     /// Where the plugin may write its future: aligned to [`SLOT_ALIGN`].
     pub slot: *mut u8,
     /// The slot's size.
@@ -40,8 +40,10 @@ pub struct Call {
     pub poll: Option<PollCall>,
     /// Drops the future. Set while there is one. Never unwinds.
     pub drop: Option<DropCall>,
-    /// The reply or the error: written when a poll returns something other than pending, and only then.
-    pub outcome: MaybeUninit<FfiOutcome>,
+    /// The reply: written when a poll returns [`status::OK`], and only then.
+    pub reply: MaybeUninit<FfiBytes>,
+    /// The error: written when a poll returns neither pending nor ok, and only then.
+    pub error: MaybeUninit<FfiOutcome>,
 }
 
 /// Polls a call's future; gives one of [`status`].
@@ -54,12 +56,13 @@ pub const SLOT_ALIGN: usize = 16;
 
 const _: () = assert!(offset_of!(Call, method) == 8);
 const _: () = assert!(offset_of!(Call, payload) == 24);
-const _: () = assert!(offset_of!(Call, slot) == 64);
-const _: () = assert!(offset_of!(Call, future) == 80);
-const _: () = assert!(offset_of!(Call, poll) == 88);
-const _: () = assert!(offset_of!(Call, drop) == 96);
-const _: () = assert!(offset_of!(Call, outcome) == 104);
-const _: () = assert!(size_of::<Call>() == 192);
+const _: () = assert!(offset_of!(Call, slot) == 32);
+const _: () = assert!(offset_of!(Call, future) == 48);
+const _: () = assert!(offset_of!(Call, poll) == 56);
+const _: () = assert!(offset_of!(Call, drop) == 64);
+const _: () = assert!(offset_of!(Call, reply) == 72);
+const _: () = assert!(offset_of!(Call, error) == 104);
+const _: () = assert!(size_of::<Call>() == 176);
 
 /// The head of a waker that the host lends for a call. What follows it is the host's own. Frozen.
 #[repr(C)]
@@ -111,15 +114,14 @@ where
 {
     // SAFETY: the host lends the record exclusively for the length of this function.
     let record = unsafe { &mut *call };
-    // SAFETY: a fresh record holds the argument, and it is taken only here.
-    let payload = Payload::from_ffi(unsafe { record.payload.assume_init_read() });
     // One guard for both steps: entering it reads a thread-local of the plugin's, which is a call.
     let polled = guard(|| {
         let _runtime = crate::runtime::enter();
         // SAFETY: the host passes UTF-8 that outlives the call's future (invariant 2).
-        let method = unsafe {
-            str::from_utf8_unchecked(std::slice::from_raw_parts(record.method, record.method_len))
-        };
+        let method =
+            unsafe { str::from_utf8_unchecked(std::slice::from_raw_parts(record.method, record.method_len)) };
+        // SAFETY: a fresh record points to the argument, and it is moved out only here.
+        let payload = Payload::from_ffi(unsafe { record.payload.read() });
         let future = make(method, payload);
         let fits = size_of::<F>() <= record.slot_len && align_of::<F>() <= SLOT_ALIGN;
         if fits {
@@ -153,12 +155,12 @@ where
     finish(record, polled)
 }
 
-/// Polls the placed future, and drops it when it is ready.
+/// Polls the placed future. When it is ready, drops it and writes what it said into the record.
 ///
 /// # Safety
 /// An `F` stands where `record.future` points, and `waker` is valid.
 #[inline]
-unsafe fn poll_future<F>(record: &mut Call, waker: *const WakerHeader) -> Poll<Result<Payload>>
+unsafe fn poll_future<F>(record: &mut Call, waker: *const WakerHeader) -> u8
 where
     F: Future<Output = Result<Payload>> + Send,
 {
@@ -168,28 +170,36 @@ where
     let mut context = Context::from_waker(&waker);
     // SAFETY: an `F` stands there, and stays there until it is dropped.
     let future = unsafe { Pin::new_unchecked(&mut *record.future.cast::<F>()) };
-    let polled = future.poll(&mut context);
-    if polled.is_ready() {
-        // SAFETY: it is done, and is not polled again.
-        unsafe { drop_future(record) };
+    let status = match future.poll(&mut context) {
+        Poll::Pending => return status::PENDING,
+        Poll::Ready(Ok(reply)) => {
+            record.reply.write(reply.into_ffi());
+            status::OK
+        }
+        Poll::Ready(Err(error)) => record.error.write(FfiOutcome::failed(&error)).status,
+    };
+    // The usual case, without the detour of a call: done, in its slot, and never to be polled again.
+    record.poll = None;
+    let drop = record.drop.take();
+    if record.future == record.slot.cast() {
+        // SAFETY: `begin` placed an `F` there, and its drop function has just been taken away.
+        unsafe { ptr::drop_in_place(record.future.cast::<F>()) };
+    } else if let Some(drop) = drop {
+        // SAFETY: set by `begin` for the boxed future.
+        unsafe { drop(record) };
     }
-    polled
+    status
 }
 
-/// Writes the outcome of a poll into the record.
+/// What a poll under the guard comes to.
 #[inline]
-fn finish(record: &mut Call, polled: std::result::Result<Poll<Result<Payload>>, String>) -> u8 {
-    let outcome = match polled {
-        Ok(Poll::Pending) => return status::PENDING,
-        Ok(Poll::Ready(result)) => FfiOutcome::from_result(result),
-        Err(message) => {
-            // A future that panicked still holds what it owns.
-            // SAFETY: it is not polled again. Already dropped, this does nothing.
-            let _ = guard(|| unsafe { drop_future(record) });
-            FfiOutcome::panicked(message)
-        }
-    };
-    record.outcome.write(outcome).status
+fn finish(record: &mut Call, polled: std::result::Result<u8, String>) -> u8 {
+    polled.unwrap_or_else(|message| {
+        // A future that panicked still holds what it owns.
+        // SAFETY: it is not polled again. Already dropped, this does nothing.
+        let _ = guard(|| unsafe { drop_future(record) });
+        record.error.write(FfiOutcome::panicked(message)).status
+    })
 }
 
 /// Drops the future, unless that has been done.

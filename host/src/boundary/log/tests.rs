@@ -382,7 +382,11 @@ fn a_callsite_is_made_once_for_all_generations() {
 fn made_up_names_end_in_the_generic_callsites() {
     recorded(|sink, seen| {
         let callsites: &'static Callsites = Box::leak(Box::new(Callsites::new(3)));
-        let sink = LogSink { callsites, module: parking_lot::RwLock::new(sink.module.read().clone()), ..super::tests::sink() };
+        let sink = LogSink {
+            callsites,
+            module: parking_lot::RwLock::new(sink.module.read().clone()),
+            ..super::tests::sink()
+        };
         for n in 0..100 {
             let (name, key) = (format!("made up {n}"), format!("key{n}"));
             let fields = [field("message", field_kind::DEBUG, 0, "hi"), field(&key, field_kind::U64, n, "")];

@@ -1,0 +1,178 @@
+//! No bytes, however bent, make the inspection panic, and what it accepts is well formed.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::sync::OnceLock;
+
+use oxide_host::{InspectedFile, LoadPolicy, inspect};
+use proptest::{collection::vec, prelude::*};
+use support::{craft, description, plugin};
+
+/// One way of bending a file.
+#[derive(Clone, Debug)]
+enum Bend {
+    Flip(usize, u8),
+    /// A little-endian value where a length or an offset may be.
+    Number(usize, u8, u64),
+    Cut(usize),
+    /// A piece copied over another place.
+    Splice {
+        from: usize,
+        to: usize,
+        length: usize,
+    },
+    Remove {
+        at: usize,
+        length: usize,
+    },
+}
+
+/// Offsets: often in the headers at the start, where they do most, or near the end, where ELF's sections are.
+fn place() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 0usize..0x400, 2 => any::<usize>(), 1 => (0usize..0x1000).prop_map(|it| usize::MAX - it)]
+}
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(1),
+        Just(u64::MAX),
+        Just(i64::MAX as u64),
+        Just(u64::from(u32::MAX)),
+        Just(1 << 31),
+        0u64..0x10000,
+        any::<u64>(),
+    ]
+}
+
+fn bend() -> impl Strategy<Value = Bend> {
+    prop_oneof![
+        4 => (place(), any::<u8>()).prop_map(|(at, to)| Bend::Flip(at, to)),
+        6 => (place(), prop_oneof![Just(2u8), Just(4), Just(8)], number())
+            .prop_map(|(at, width, value)| Bend::Number(at, width, value)),
+        1 => any::<usize>().prop_map(Bend::Cut),
+        2 => (place(), place(), 1usize..512).prop_map(|(from, to, length)| Bend::Splice { from, to, length }),
+        1 => (place(), 1usize..64).prop_map(|(at, length)| Bend::Remove { at, length }),
+    ]
+}
+
+impl Bend {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        let size = bytes.len();
+        if size < 16 {
+            return;
+        }
+        // Places near `usize::MAX` count from the end.
+        let within = |at: usize| {
+            if at > usize::MAX - 0x1000 { size - 1 - (usize::MAX - at) % size } else { at % size }
+        };
+        match *self {
+            Self::Flip(at, to) => bytes[within(at)] ^= to,
+            Self::Number(at, width, value) => {
+                let at = within(at) & !1;
+                for (byte, new) in bytes[at..].iter_mut().zip(value.to_le_bytes()).take(width.into()) {
+                    *byte = new;
+                }
+            }
+            Self::Cut(at) => bytes.truncate(at % size),
+            Self::Splice { from, to, length } => {
+                let (from, to) = (within(from), within(to));
+                let length = length.min(size - from).min(size - to);
+                bytes.copy_within(from..from + length, to);
+            }
+            Self::Remove { at, length } => {
+                let at = within(at);
+                bytes.drain(at..(at + length).min(size));
+            }
+        }
+    }
+}
+
+/// What is bent: a real ELF plugin, its description alone, and libraries of the other formats.
+fn originals() -> &'static [Vec<u8>] {
+    static ORIGINALS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    ORIGINALS.get_or_init(|| {
+        let described = description();
+        let macho = craft::macho(7, Some(&described));
+        let both = craft::universal(&[(7, macho.clone()), (12, craft::macho(12, Some(&described)))]);
+        vec![plugin().to_vec(), craft::pe(Some(&described)), macho, both]
+    })
+}
+
+/// Whatever was accepted can be shown and judged.
+fn check(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
+    let path = support::file(name, bytes);
+    if let Ok(file) = InspectedFile::read(&path) {
+        prop_assert_eq!(file.bytes(), bytes);
+        let said = file.description();
+        prop_assert_eq!(said.abi.0, 1);
+        prop_assert!(matches!(said.panic.as_str(), "unwind" | "abort"));
+        prop_assert!(said.capabilities.iter().all(|one| !one.is_empty() && !one.contains(',')));
+        for text in [&said.package, &said.target, &said.rustc, &said.package_version] {
+            prop_assert!(!text.contains('\0'));
+        }
+        let _ = file.check_loadable(&LoadPolicy::default());
+    }
+    let inspection = inspect(&path);
+    prop_assert_eq!(inspection.plugin, inspection.refused.is_none());
+    prop_assert!(!inspection.plugin || inspection.about.is_some());
+    for (_, value) in inspection.rows() {
+        prop_assert!(!value.contains(char::is_control), "{value:?}");
+    }
+    if let Some(refused) = &inspection.refused {
+        for line in [&refused.message, &refused.hint] {
+            prop_assert!(
+                !line.contains(char::is_control) && !line.ends_with('.') && !line.is_empty(),
+                "{line:?}"
+            );
+        }
+        prop_assert!(refused.message.starts_with(&format!("`{name}` ")), "{}", refused.message);
+    }
+    serde_json::to_string(&inspection).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    Ok(())
+}
+
+fn cases(default: u32) -> ProptestConfig {
+    // `PROPTEST_CASES` asks for a longer run.
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(default);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// What libraries begin with, and nothing.
+const MARKS: &[&[u8]] = &[
+    b"\x7fELF\x02\x01\x01",
+    b"\x7fELF\x01\x02\x01",
+    b"MZ",
+    b"\xcf\xfa\xed\xfe",
+    b"\xfe\xed\xfa\xce",
+    b"\xca\xfe\xba\xbe\0\0\0\x02",
+    b"",
+];
+
+proptest! {
+    #![proptest_config(cases(600))]
+
+    #[test]
+    fn bent_libraries(which in 0usize..4, bends in vec(bend(), 1..12)) {
+        let mut bytes = originals()[which].clone();
+        bends.iter().for_each(|bend| bend.apply(&mut bytes));
+        check("bent.so", &bytes)?;
+    }
+
+    #[test]
+    fn bent_descriptions(bends in vec(bend(), 1..6)) {
+        let mut bytes = description();
+        bends.iter().for_each(|bend| bend.apply(&mut bytes));
+        bytes.truncate(support::ROOM);
+        check("described.so", &support::plugin_describing(&bytes))?;
+    }
+
+    #[test]
+    fn any_bytes_behind_any_mark(
+        mark in proptest::sample::select(MARKS),
+        rest in vec(any::<u8>(), 0..2000),
+    ) {
+        check("any.so", &[mark, rest.as_slice()].concat())?;
+    }
+}

@@ -1,0 +1,157 @@
+//! Builds the plugins that the tests load, when they are asked for.
+//!
+//! They go into a target folder of their own, `<target>/plugins`: a cargo inside a cargo must neither wait
+//! for the outer one's lock nor undo its work. A process asks cargo once for each set of plugins; processes
+//! that ask at the same time wait for each other at cargo's lock, and all but the first find the work done.
+
+use std::{
+    collections::HashMap,
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{LazyLock, OnceLock},
+};
+
+use serde_json::Value;
+
+use crate::workspace;
+
+/// The plugins that one build gives: package to file.
+pub type Built = HashMap<String, PathBuf>;
+
+/// The compiled plugin of this package: one of the examples, or one of the tests' own.
+///
+/// # Panics
+/// When it does not build, or there is none: then there is nothing to test.
+pub fn plugin(package: &str) -> PathBuf {
+    // Apart from the others: one `cargo build` for all would turn on the feature `tokio` for all of them.
+    static PLAIN: LazyLock<Built> =
+        LazyLock::new(|| build(&mut cargo(), &["echo", "counter", "ticker", "misbehaving"]));
+    static WITH_TOKIO: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["tokio-user"]));
+    let built = if package == "tokio-user" { &WITH_TOKIO } else { &PLAIN };
+    file(built, package)
+}
+
+/// The file of `package` among those that were built.
+///
+/// # Panics
+/// When it is not among them.
+pub fn file(built: &Built, package: &str) -> PathBuf {
+    built.get(package).unwrap_or_else(|| panic!("no plugin `{package}` was built, but {built:?}")).clone()
+}
+
+/// `panic-abort`, which is built in the way of its name.
+///
+/// # Panics
+/// When it does not build.
+pub fn panic_abort() -> PathBuf {
+    static BUILT: LazyLock<Built> = LazyLock::new(|| {
+        let mut cargo = cargo();
+        let target = target();
+        cargo.args(["rustc", "--package", "panic-abort", "--target-dir"]).arg(target);
+        // Of this crate alone; its dependencies may stay as they are.
+        run(&mut cargo, &["--", "-C", "panic=abort"])
+    });
+    file(&BUILT, "panic-abort")
+}
+
+/// The tests' own target folder, inside the one that these tests were built into.
+pub fn target() -> &'static Path {
+    static TARGET: OnceLock<PathBuf> = OnceLock::new();
+    TARGET.get_or_init(|| {
+        let tests = env::current_exe().expect("a running test has a file");
+        // Cargo marks its target folders, wherever CARGO_TARGET_DIR or a configuration put them.
+        let marked = tests.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+        marked.map_or_else(|| workspace().join("target"), Path::to_owned).join("plugins")
+    })
+}
+
+/// Cargo as these tests were built with, in the workspace's folder.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    prepare(&mut cargo);
+    cargo
+}
+
+/// The nightly toolchain's cargo; `None` where there is no such toolchain.
+pub fn nightly_cargo() -> Option<Command> {
+    let list = Command::new("rustup").args(["toolchain", "list"]).output().ok()?;
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let nightly = list.lines().find(|line| line.starts_with("nightly"))?.split_whitespace().next()?;
+    let mut cargo = Command::new("rustup");
+    cargo.args(["run", nightly, "cargo"]);
+    prepare(&mut cargo);
+    // Of the toolchain that runs these tests, and none of the other's business.
+    for variable in ["RUSTUP_TOOLCHAIN", "RUSTC", "RUSTDOC", "CARGO", "LD_LIBRARY_PATH"] {
+        cargo.env_remove(variable);
+    }
+    Some(cargo)
+}
+
+fn prepare(cargo: &mut Command) {
+    cargo.current_dir(workspace());
+    for (name, _) in env::vars_os() {
+        if is_of_the_outer_cargo(&name) {
+            cargo.env_remove(name);
+        }
+    }
+}
+
+/// What an outer cargo set for this very process, or what would lead the inner one's files elsewhere. Flags
+/// and wrappers that the developer chose stay.
+fn is_of_the_outer_cargo(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    ["CARGO_PKG_", "CARGO_BIN_", "CARGO_MANIFEST_", "CARGO_CFG_", "CARGO_FEATURE_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || [
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_TARGET_DIR",
+            "CARGO_BUILD_TARGET",
+            "CARGO_CRATE_NAME",
+            "CARGO_PRIMARY_PACKAGE",
+            "CARGO_TARGET_TMPDIR",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_MAKEFLAGS",
+            "MAKEFLAGS",
+            "OUT_DIR",
+            "RUSTC_WORKSPACE_WRAPPER",
+        ]
+        .contains(&&*name)
+}
+
+/// Builds these packages into [`target`].
+///
+/// # Panics
+/// When they do not build.
+pub fn build(cargo: &mut Command, packages: &[&str]) -> Built {
+    cargo.arg("build").arg("--target-dir").arg(target());
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    run(cargo, &[])
+}
+
+/// Runs the cargo command and lists the dynamic libraries that it says it made.
+///
+/// # Panics
+/// When it fails.
+pub fn run(cargo: &mut Command, last: &[&str]) -> Built {
+    cargo.args(["--quiet", "--message-format=json-render-diagnostics"]).args(last);
+    let output = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(output.status.success(), "the plugins do not build: {cargo:?} gave {}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().filter_map(|line| library_of(&serde_json::from_str(line).ok()?)).collect()
+}
+
+/// The package and the file of a "compiler-artifact" message about a dynamic library.
+fn library_of(message: &Value) -> Option<(String, PathBuf)> {
+    let is_cdylib = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "cdylib");
+    let files = message["filenames"].as_array()?.iter().filter_map(Value::as_str);
+    let library = files.map(Path::new).find(|file| {
+        file.extension().is_some_and(|extension| extension == env::consts::DLL_EXTENSION)
+    })?;
+    let name = message["target"]["name"].as_str()?.replace('_', "-");
+    is_cdylib.then(|| (name, library.to_owned()))
+}
