@@ -253,3 +253,36 @@ async fn a_newcomer_under_the_same_id_is_announced_after_the_end_of_the_one_befo
     assert_eq!(told, ["loaded one", "unloaded one", "loaded one"]);
     assert_eq!(manager.state("one").await, Some(ModuleState::Loaded));
 }
+
+/// Asked in the very moment in which the module goes, a verb is answered: carried out, or unknown.
+#[test]
+fn a_verb_that_comes_just_as_the_module_goes_is_answered() {
+    let (manager, _bus, _watcher) = block_on(manager());
+    let round = std::sync::Barrier::new(4);
+    let answered = std::sync::atomic::AtomicUsize::new(0);
+    const ROUNDS: usize = 3000;
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    round.wait();
+                    for _ in 0..20 {
+                        match block_on(manager.init("one")) {
+                            Ok(()) | Err(KernelError::UnknownModule(_)) => {}
+                            Err(other) => panic!("{other:?}"),
+                        }
+                    }
+                    answered.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    round.wait();
+                }
+            });
+        }
+        for number in 1..=ROUNDS {
+            block_on(manager.register_native(Probe::new("one"))).unwrap();
+            round.wait();
+            block_on(manager.unload("one")).unwrap();
+            wait_until(|| answered.load(std::sync::atomic::Ordering::SeqCst) == 3 * number);
+            round.wait();
+        }
+    });
+}

@@ -101,6 +101,10 @@ pub(crate) fn run(shared: Arc<Shared>, entry: Arc<Entry>, mut ops: mpsc::Unbound
                 Op::Unload(runtime, reply) => {
                     let receipt = unload::unload(&shared, &entry, runtime.as_ref()).await;
                     let _ = reply.send(Ok(receipt));
+                    // Not by being dropped: that overlooks what is being sent at this moment, and whoever
+                    // waits for its answer keeps it alive, for ever.
+                    ops.close();
+                    while ops.recv().await.is_some() {}
                     return;
                 }
             }
