@@ -119,9 +119,10 @@ async fn the_panic_of_a_task_or_a_thread_is_in_the_log() {
     load_misbehaving(&host, "panicky", json!({})).await.unwrap();
     in_time(host.invoke("panicky", "spawn_panic", "")).await.unwrap();
     in_time(host.invoke("panicky", "thread_panic", "")).await.unwrap();
-    for text in
-        ["panic in a task: a task panicked as ordered", "panic in a thread of its own: a thread panicked as ordered"]
-    {
+    for text in [
+        "panic in a task: a task panicked as ordered",
+        "panic in a thread of its own: a thread panicked as ordered",
+    ] {
         let told = |event: &Seen| {
             event.level == Level::ERROR
                 && event.is("module", "panicky")

@@ -9,7 +9,8 @@ use oxide_tests::{load_misbehaving, workspace};
 use serde_json::json;
 use toml::{Table, Value};
 
-const WHY: &str = "a panic in a plugin must be an error, not the end of the host: see tests/tests/profiles.rs";
+const WHY: &str =
+    "a panic in a plugin must be an error, not the end of the host: see tests/tests/profiles.rs";
 
 #[test]
 fn every_profile_says_unwind_and_nothing_says_abort() {

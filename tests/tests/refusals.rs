@@ -200,9 +200,10 @@ async fn a_plugin_whose_tables_are_laid_out_differently_is_refused() {
 
 #[tokio::test]
 async fn a_library_of_the_system_is_refused_without_being_opened() {
-    let Some(libm) = ["/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6", "/lib64/libm.so.6"]
-        .into_iter()
-        .find(|path| Path::new(path).is_file())
+    let Some(libm) =
+        ["/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6", "/lib64/libm.so.6"]
+            .into_iter()
+            .find(|path| Path::new(path).is_file())
     else {
         println!("skipped: no libm found");
         return;
