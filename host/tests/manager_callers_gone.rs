@@ -117,7 +117,6 @@ fn a_current_thread_runtime_dropped_in_the_middle_of_a_start_changes_nothing() {
 /// A hook that leans on a runtime that is gone fails or succeeds, but the module is not left half way.
 #[test]
 fn a_hook_that_leans_on_a_runtime_that_is_gone_still_comes_to_an_end() {
-    quiet_panics();
     std::panic::set_hook(Box::new(|_| {}));
     let watching = Builder::new_current_thread().enable_all().build().unwrap();
     let bus = MessageBus::new();

@@ -75,7 +75,7 @@ async fn a_start_that_never_ends_is_dropped_at_its_deadline_and_can_be_tried_aga
 #[tokio::test]
 async fn a_stop_that_never_ends_is_dropped_at_its_deadline_and_is_on_the_receipt() {
     let (manager, _bus, mut watcher) = manager_with(limits()).await;
-    let probe = Probe::new("one").on_stop(|| std::future::pending());
+    let probe = Probe::new("one").on_stop(std::future::pending);
     let journal = probe.journal();
     manager.register_native(probe).await.unwrap();
     manager.start("one").await.unwrap();

@@ -201,6 +201,7 @@ impl<T: Callee> ForeignCall<T> {
             unsafe { (target.invoke)(target.object, call.cast(), (&raw const lent).cast()) }
         });
         if ended != status::PENDING {
+            lent.has_ended();
             // SAFETY: written above; the plugin has dropped its future and filled in how it ended. Copied
             // while the ticket, which is dropped after it, still keeps the plugin.
             return Ok(unsafe { this.end(ended, call) });
@@ -358,6 +359,17 @@ struct LentWaker<'a> {
     kept: OnceLock<Arc<Waiting>>,
 }
 
+impl LentWaker<'_> {
+    /// The call has ended in its first poll: a waker that the plugin kept all the same wakes nobody any more,
+    /// and does not keep the caller's task.
+    #[inline]
+    fn has_ended(&self) {
+        if let Some(kept) = self.kept.get() {
+            kept.clear_waker();
+        }
+    }
+}
+
 static LENT: WakerVTable =
     WakerVTable { clone: lent_clone, wake: lent_wake, wake_by_ref: lent_wake, drop: lent_drop };
 
@@ -378,3 +390,47 @@ unsafe extern "C" fn lent_wake(header: *const WakerHeader) {
 
 /// Never called: a lent waker is borrowed.
 unsafe extern "C" fn lent_drop(_: *const WakerHeader) {}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        task::Wake,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Caller(AtomicUsize);
+
+    impl Wake for Caller {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// The caller's waker is the caller's to drop, whatever a plugin keeps.
+    #[test]
+    fn a_waker_kept_after_a_call_that_ended_at_once_does_not_keep_the_caller() {
+        let task = Arc::new(Caller::default());
+        let caller = Waker::from(task.clone());
+        let lent =
+            LentWaker { _header: WakerHeader { vtable: &LENT }, caller: &caller, kept: OnceLock::new() };
+        // SAFETY: the lent waker lives; what it gives is given back below.
+        let kept = unsafe { lent_clone((&raw const lent).cast()) };
+        // SAFETY: a kept waker, as the plugin has it.
+        let vtable = unsafe { (*kept).vtable };
+        // SAFETY: as above.
+        unsafe { (vtable.wake_by_ref)(kept) };
+        assert_eq!(task.0.load(SeqCst), 1);
+        lent.has_ended();
+        drop(caller);
+        assert_eq!(Arc::strong_count(&task), 1, "the plugin's waker keeps the caller's task");
+        // SAFETY: as above; the second gives it back.
+        unsafe {
+            (vtable.wake_by_ref)(kept);
+            (vtable.drop)(kept);
+        }
+        assert_eq!(task.0.load(SeqCst), 1);
+    }
+}

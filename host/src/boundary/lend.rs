@@ -227,7 +227,8 @@ impl Lending {
         let number = self.number();
         self.tasks.lock().insert(number, control.clone());
         if self.is_closed() {
-            self.tasks.lock().remove(&number);
+            // Whoever ends the tasks may have seen this one, and waits for its end.
+            self.task_has_ended(number);
             return None;
         }
         Some((number, control))
@@ -245,17 +246,20 @@ impl Lending {
     /// Ends the tasks of `phase` (and of later phases) and waits until they are gone.
     pub(crate) async fn end_tasks(&self, phase: Phase) -> usize {
         let of_phase = |control: &TaskControl| control.phase as u8 >= phase as u8;
-        let ending: Vec<_> = {
-            let tasks = self.tasks.lock();
-            tasks.values().filter(|control| of_phase(control)).cloned().collect()
-        };
-        for control in &ending {
-            control.cancel();
-        }
+        let mut cancelled = 0;
         loop {
             let ended = self.task_ended.notified();
-            if !self.tasks.lock().values().any(|control| of_phase(control)) {
-                return ending.len();
+            // Each time anew: a task may have spawned another before it saw that it is to end.
+            let left: Vec<_> = {
+                let tasks = self.tasks.lock();
+                tasks.values().filter(|control| of_phase(control)).cloned().collect()
+            };
+            if left.is_empty() {
+                return cancelled;
+            }
+            for control in left.iter().filter(|control| !control.cancelled.load(SeqCst)) {
+                control.cancel();
+                cancelled += 1;
             }
             ended.await;
         }
@@ -295,5 +299,76 @@ impl Lending {
     /// What is still out, as (tasks, subscriptions and futures).
     pub(crate) fn outstanding(&self) -> (usize, usize) {
         (self.tasks.lock().len(), self.subscriptions.lock().len() + self.futures.lock().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Wake, Waker},
+    };
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Services for Nothing {
+        fn publish(&self, _: Envelope) -> BoxFuture<Result<()>> {
+            Box::pin(std::future::pending())
+        }
+        fn request(&self, _: Envelope, _: Duration) -> BoxFuture<Result<Envelope>> {
+            Box::pin(std::future::pending())
+        }
+        fn subscribe(&self, _: Filter) -> Arc<dyn LentSubscription> {
+            unreachable!("no test subscribes")
+        }
+        fn sleep(&self, _: Duration) -> BoxFuture<()> {
+            Box::pin(std::future::pending())
+        }
+        fn spawn(&self, _: BoxFuture<()>) {}
+        fn run(&self, _: Box<dyn FnOnce() + Send>) {}
+    }
+
+    /// A task that, told to end, spawns another and then ends.
+    struct SpawnsAnother {
+        lending: Arc<Lending>,
+        number: u64,
+        spawned: Mutex<Option<(u64, Arc<TaskControl>)>>,
+    }
+
+    impl Wake for SpawnsAnother {
+        fn wake(self: Arc<Self>) {
+            *self.spawned.lock() = self.lending.add_task(Phase::Run);
+            self.lending.task_has_ended(self.number);
+        }
+    }
+
+    #[test]
+    fn a_task_that_an_ending_task_has_spawned_is_ended_too() {
+        let lending = Lending::new("one".into(), 1, 2, 1, Arc::new(Nothing));
+        let (number, control) = lending.add_task(Phase::Run).unwrap();
+        let spawner = Arc::new(SpawnsAnother { lending: lending.clone(), number, spawned: Mutex::new(None) });
+        *control.waker.lock() = Some(Waker::from(spawner.clone()));
+
+        let mut end = pin!(lending.end_tasks(Phase::Run));
+        let mut poll = || end.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let _ = poll();
+        let (number, another) = spawner.spawned.lock().take().unwrap();
+        assert!(another.cancelled.load(SeqCst));
+        lending.task_has_ended(number);
+        assert_eq!(poll(), Poll::Ready(2));
+    }
+
+    /// A task that comes too late is not listed, and nobody waits for it.
+    #[test]
+    fn a_task_refused_because_all_is_closed_keeps_nobody_waiting() {
+        let lending = Lending::new("one".into(), 1, 2, 1, Arc::new(Nothing));
+        let told = lending.task_ended.notified();
+        lending.close();
+        assert!(lending.add_task(Phase::Init).is_none());
+        let mut told = pin!(told);
+        assert!(told.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(lending.outstanding(), (0, 0));
     }
 }

@@ -11,7 +11,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence},
     },
     task::Waker,
 };
@@ -94,11 +94,15 @@ impl Waiting {
     /// Tells whether it was dropped now.
     pub(crate) fn cancel(&self) -> bool {
         self.cancel.store(true, SeqCst);
+        // Either our look at the lock comes after the poller's unlock, or its look at `cancel`, which comes
+        // after that, sees ours. The lock itself orders neither.
+        fence(SeqCst);
         self.cancel_if_asked()
     }
 
     /// Does what `cancel` asked for while the future was being polled. To be called after every unlock.
     pub(crate) fn cancel_if_asked(&self) -> bool {
+        fence(SeqCst);
         if !self.cancel.load(SeqCst) {
             return false;
         }
@@ -154,30 +158,73 @@ unsafe extern "C" fn kept_drop(header: *const WakerHeader) {
 /// The calls of one generation that wait, so that an unload can cancel them.
 #[derive(Default)]
 pub(crate) struct WaitingCalls {
-    calls: Mutex<HashMap<u64, Arc<Waiting>>>,
+    calls: Mutex<Calls>,
     next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Calls {
+    waiting: HashMap<u64, Arc<Waiting>>,
+    /// All were told to go: so is whatever begins to wait from now on.
+    cancelled: bool,
 }
 
 impl WaitingCalls {
     pub(crate) fn add(&self, waiting: Arc<Waiting>) -> u64 {
         let number = self.next.fetch_add(1, SeqCst);
-        self.calls.lock().insert(number, waiting);
+        let mut calls = self.calls.lock();
+        if calls.cancelled {
+            // It was in its first poll when the others were told; its poller looks at this next.
+            waiting.cancel.store(true, SeqCst);
+        }
+        calls.waiting.insert(number, waiting);
         number
     }
 
     pub(crate) fn remove(&self, number: u64) {
-        self.calls.lock().remove(&number);
+        self.calls.lock().waiting.remove(&number);
     }
 
-    /// Cancels all that wait; those being polled are cancelled when their poll is over. Tells how many
-    /// there were.
+    /// Calls may wait again, because the gate is about to be opened.
+    pub(crate) fn reopen(&self) {
+        self.calls.lock().cancelled = false;
+    }
+
+    /// Cancels all that wait, also those that begin to until `reopen`; those being polled are cancelled when
+    /// their poll is over. Tells how many there were.
     ///
     /// The caller holds a ticket of the generation.
     pub(crate) fn cancel_all(&self) -> usize {
-        let waiting: Vec<_> = self.calls.lock().values().cloned().collect();
+        let waiting: Vec<_> = {
+            let mut calls = self.calls.lock();
+            calls.cancelled = true;
+            calls.waiting.values().cloned().collect()
+        };
         for call in &waiting {
             call.cancel();
         }
         waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The drain's deadline may pass while a call is in its first poll: it must not wait on for ever.
+    #[test]
+    fn a_call_that_begins_to_wait_after_all_were_cancelled_is_cancelled_too() {
+        let calls = WaitingCalls::default();
+        let early = Waiting::new(Waker::noop());
+        calls.add(early.clone());
+        assert_eq!(calls.cancel_all(), 1);
+        let late = Waiting::new(Waker::noop());
+        calls.add(late.clone());
+        assert!(early.cancel.load(SeqCst) && late.cancel.load(SeqCst));
+
+        calls.reopen();
+        let next = Waiting::new(Waker::noop());
+        calls.add(next.clone());
+        assert!(!next.cancel.load(SeqCst), "after a new start calls wait as before");
     }
 }

@@ -71,7 +71,7 @@ pub(crate) async fn run<T: Send + 'static>(
     match kernel::within(WATCHDOG, receive).await {
         Some(Ok(result)) => Ok(result),
         Some(Err(_)) => Err(KernelError::Setup(format!("{what} ended without a result"))),
-        None => Err(stuck().unwrap_or_else(|| KernelError::LoaderStuck(what))),
+        None => Err(stuck().unwrap_or(KernelError::LoaderStuck(what))),
     }
 }
 

@@ -83,13 +83,16 @@ fn lifecycle_command(
     let runtime = tokio::runtime::Handle::try_current().ok();
     let asked = Asked { runtime, command: (!own).then_some(envelope.id) };
     let (send, receive) = tokio::sync::oneshot::channel();
+    if own && !entry.ops.is_closed() {
+        // Before it is asked: from a task of the module's nothing keeps it from being done at once.
+        let scheduled = Envelope::new(KERNEL, Event::CommandScheduled { module_id: module_id.clone() });
+        shared.bus.announce(scheduled.answering(envelope.id));
+    }
     if entry.ops.send(op(asked, send)).is_err() {
         fail(&shared, envelope, &KernelError::UnknownModule(module_id));
         return done;
     }
     if own {
-        let scheduled = Envelope::new(KERNEL, Event::CommandScheduled { module_id });
-        shared.bus.announce(scheduled.answering(envelope.id));
         return done;
     }
     let command = envelope.clone();

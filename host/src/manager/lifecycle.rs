@@ -222,6 +222,9 @@ async fn start(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     .await;
     match started {
         Ok(()) => {
+            if let Object::Foreign(foreign) = &generation.object {
+                foreign.waiting_calls().reopen();
+            }
             // The gate first: whoever sees it running may call it.
             entry.seat.gate().open();
             set_state(entry, ModuleState::Running);

@@ -449,7 +449,7 @@ impl Drop for OpenAtTheEnd {
 }
 
 /// Polls a future once, on behalf of nobody.
-pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -498,7 +498,12 @@ pub fn quiet_panics() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let on_purpose = info.payload_as_str().is_some_and(|text| text.contains("on purpose"));
+            let payload = info.payload();
+            let text = payload
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            let on_purpose = text.is_some_and(|text| text.contains("on purpose"));
             if !on_purpose {
                 usual(info);
             }
