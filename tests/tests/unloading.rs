@@ -89,7 +89,10 @@ async fn past_the_deadline_calls_that_wait_are_cancelled() {
     assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Ok, DropOutcome::Ok));
     for (flag, call) in flags.iter().zip(calls) {
         let error = in_time(call).await.unwrap().unwrap_err();
-        assert_eq!(told(&error), "error[cancelled]: the call of `hang` was cancelled: module `m` is being unloaded");
+        assert_eq!(
+            told(&error),
+            "error[cancelled]: the call of `hang` was cancelled: module `m` is being stopped"
+        );
         assert!(flag.has_ended(), "the future was dropped before the library went");
     }
 }
@@ -244,11 +247,8 @@ async fn nobody_is_left_hanging() {
     let host = loaded(impatient(), json!({})).await;
     let host = &host;
     let request = |method: &str, payload: &str| {
-        let command = BusCommand::Invoke {
-            module_id: "m".into(),
-            method: method.into(),
-            payload: json!(payload),
-        };
+        let command =
+            BusCommand::Invoke { module_id: "m".into(), method: method.into(), payload: json!(payload) };
         let bus = host.bus().clone();
         tokio::spawn(async move { bus.request("test", command, std::time::Duration::from_secs(60)).await })
     };
