@@ -28,6 +28,8 @@ pub(crate) enum HookRun<T> {
     Ended(HookEnd<T>),
     /// It did not end within its deadline; it was dropped, or will be when it suspends.
     TimedOut,
+    /// It was cancelled before it ended.
+    Cancelled,
 }
 
 /// The right to have a module's object alone. It goes with the hook, and is free when the hook's future has
@@ -41,11 +43,21 @@ pub(crate) async fn run<T: Send + 'static>(
     limit: Duration,
     hook: BoxFuture<HookEnd<T>>,
 ) -> HookRun<T> {
+    run_cancellable(keep, limit, hook, Arc::default()).await
+}
+
+/// As [`run`], until `cancel` is told to.
+pub(crate) async fn run_cancellable<T: Send + 'static>(
+    keep: impl Send + Unpin + 'static,
+    limit: Duration,
+    hook: BoxFuture<HookEnd<T>>,
+    cancel: Arc<Cancel>,
+) -> HookRun<T> {
     let (send, receive) = oneshot::channel();
-    let cancel = Arc::new(Cancel::default());
     pool::spawn(Running { hook: Some(hook), cancel: cancel.clone(), send: Some(send), _keep: keep });
     match kernel::within(limit, receive).await {
         Some(Ok(end)) => HookRun::Ended(end),
+        Some(Err(_)) if cancel.asked.load(SeqCst) => HookRun::Cancelled,
         Some(Err(_)) => HookRun::Ended(HookEnd::Panicked("the hook's thread gave no answer".to_owned())),
         None => {
             cancel.cancel();
@@ -70,14 +82,15 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
     kernel::within(limit, receive).await.and_then(Result::ok)
 }
 
+/// Ends a hook at its next suspension.
 #[derive(Default)]
-struct Cancel {
+pub(crate) struct Cancel {
     asked: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
 impl Cancel {
-    fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.asked.store(true, SeqCst);
         let waker = self.waker.lock().take();
         if let Some(waker) = waker {

@@ -169,6 +169,7 @@ pub(crate) fn result_of<T>(module: &str, hook: &'static str, limit: Duration, ru
             Err(KernelError::HookPanicked { module, hook, message })
         }
         HookRun::TimedOut => Err(KernelError::HookTimedOut { module, hook, after: limit }),
+        HookRun::Cancelled => Err(KernelError::Cancelled { module, method: hook.to_owned() }),
     }
 }
 
@@ -297,7 +298,8 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
     if kernel::within(shared.limits.drain, gate.drained()).await.is_some() {
         return Drain { drained: true, came_out: before as u64, cancelled: 0 };
     }
-    let cancelled = match &entry.generation.object {
+    let messages = entry.mailbox.cancel_delivery();
+    let calls = match &entry.generation.object {
         Object::Foreign(_) => {
             let entry_generation = entry.generation.clone();
             // Cancelling drops futures of the plugin's: on a life thread, under a ticket.
@@ -314,6 +316,7 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
         }
         Object::InProcess(_) => 0,
     };
+    let cancelled = messages + calls;
     let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
     let left = gate.inside();
     Drain { drained, came_out: before.saturating_sub(cancelled + left) as u64, cancelled: cancelled as u64 }

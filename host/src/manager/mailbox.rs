@@ -20,7 +20,10 @@ use crate::{
     boundary::frames::{self, Chain},
     error::{KernelError, Result},
     kernel,
-    life::{hook, pool},
+    life::{
+        hook::{self, Cancel},
+        pool,
+    },
 };
 
 /// So many calls over the bus may be inside one module at once.
@@ -33,6 +36,8 @@ pub(crate) struct Mailbox {
     news: Notify,
     /// Something was taken out, or the mailbox was closed.
     room: Notify,
+    /// The message that is being delivered.
+    delivering: Mutex<Option<Arc<Cancel>>>,
 }
 
 #[derive(Default)]
@@ -50,7 +55,12 @@ struct Item {
 
 impl Mailbox {
     pub(crate) fn new() -> Self {
-        Self { lines: Mutex::default(), news: Notify::new(), room: Notify::new() }
+        Self {
+            lines: Mutex::default(),
+            news: Notify::new(),
+            room: Notify::new(),
+            delivering: Mutex::default(),
+        }
     }
 
     /// Puts a message in; waits for room.
@@ -98,6 +108,15 @@ impl Mailbox {
         drop(lines);
         self.news.notify_waiters();
         true
+    }
+
+    /// Ends the delivery of a message at its next suspension; tells how many that are.
+    pub(crate) fn cancel_delivery(&self) -> usize {
+        let delivering = self.delivering.lock().take();
+        delivering.map_or(0, |delivery| {
+            delivery.cancel();
+            1
+        })
     }
 
     /// Closes the mailbox of an unloaded module, and answers what is left.
@@ -258,15 +277,20 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
             Next::Closed => return,
             Next::Item(envelope) => {
                 entry.mailbox.room.notify_waiters();
+                // Before it goes in: whoever finds it inside can cancel it.
+                let cancel = Arc::new(Cancel::default());
+                *entry.mailbox.delivering.lock() = Some(cancel.clone());
                 let Some(ticket) = entry.route.enter() else {
                     // Stopped in between: it goes back to the front.
+                    *entry.mailbox.delivering.lock() = None;
                     entry.mailbox.lines.lock().messages.push_front(envelope);
                     continue;
                 };
                 let runtime = None;
                 let hook = ticket.object.on_message(envelope, runtime);
                 let limit = shared.limits.message;
-                let run = hook::run((ticket, permit), limit, hook).await;
+                let run = hook::run_cancellable((ticket, permit), limit, hook, cancel).await;
+                *entry.mailbox.delivering.lock() = None;
                 if let Err(error) = result_of(&entry.id, "on_message", limit, run) {
                     tracing::warn!(module = %entry.id, %error, "a message was not taken well");
                 }
