@@ -240,3 +240,19 @@ async fn a_call_made_before_the_stop_and_polled_after_it_is_still_inside() {
     assert_eq!(call.await.unwrap().as_bytes(), b"early");
     in_time(stop).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn what_goes_wrong_after_a_wait_is_told_as_well() {
+    let host = host().await;
+    for (deed, code) in [("panic", "hook_panicked"), ("spite", "hook_panicked"), ("fail", "hook_failed")] {
+        let flag = Flag::new();
+        let deeds = json!([flag.deed("wait"), deed]).to_string();
+        let call = tokio::spawn({
+            let host = host.clone();
+            async move { host.invoke("m", "do", deeds).await }
+        });
+        flag.inside().await;
+        flag.go_on();
+        assert_eq!(in_time(call).await.unwrap().unwrap_err().code(), code);
+    }
+}
