@@ -27,7 +27,7 @@ pub type Built = HashMap<String, PathBuf>;
 pub fn plugin(package: &str) -> PathBuf {
     // Apart from the others: one `cargo build` for all would turn on the feature `tokio` for all of them.
     static PLAIN: LazyLock<Built> =
-        LazyLock::new(|| build(&mut cargo(), &["echo", "counter", "ticker", "misbehaving"]));
+        LazyLock::new(|| build(&mut cargo(), &["echo", "counter", "ticker", "engine", "misbehaving"]));
     static WITH_TOKIO: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["tokio-user"]));
     let built = if package == "tokio-user" { &WITH_TOKIO } else { &PLAIN };
     file(built, package)
