@@ -305,6 +305,35 @@ fn no_file_is_a_warehouse() {
 }
 
 #[test]
+fn the_tests_that_defend_the_invariants_exist() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = fs::read_to_string(workspace.join("ARCHITECTURE.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && line.contains(".rs`: "));
+    let (mut missing, mut found) = (Vec::new(), 0);
+    for row in rows {
+        // In a row stand `file.rs`: name, name; `file.rs`: name.
+        let mut file = (String::new(), String::new());
+        for (at, piece) in row.split('`').enumerate() {
+            if at % 2 == 1 {
+                if piece.ends_with(".rs") {
+                    let text = fs::read_to_string(workspace.join(piece)).unwrap_or_default();
+                    file = (piece.to_owned(), text);
+                }
+                continue;
+            }
+            for name in words(piece).into_iter().filter(|word| word.contains('_')) {
+                found += 1;
+                if !file.1.contains(&format!("fn {name}(")) {
+                    missing.push(format!("{}: {name}", file.0));
+                }
+            }
+        }
+    }
+    assert!(found > 30, "the table is where it was");
+    assert!(missing.is_empty(), "ARCHITECTURE.md names tests that are not there: {missing:#?}");
+}
+
+#[test]
 fn the_code_is_read_as_it_is_meant() {
     let code = r###"use crate::{a::{b, c}, d, e::f as g}; // crate::comment
         let s = "crate::string \" unsafe"; let r = r#"crate::raw " here"#; let c = '"'; other::crate::no();

@@ -27,7 +27,7 @@ pub type Built = HashMap<String, PathBuf>;
 pub fn plugin(package: &str) -> PathBuf {
     // Apart from the others: one `cargo build` for all would turn on the feature `tokio` for all of them.
     static PLAIN: LazyLock<Built> =
-        LazyLock::new(|| build(&mut cargo(), &["echo", "counter", "ticker", "misbehaving"]));
+        LazyLock::new(|| build(&mut cargo(), &["echo", "counter", "ticker", "engine", "misbehaving"]));
     static WITH_TOKIO: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["tokio-user"]));
     let built = if package == "tokio-user" { &WITH_TOKIO } else { &PLAIN };
     file(built, package)
@@ -149,9 +149,9 @@ pub fn run(cargo: &mut Command, last: &[&str]) -> Built {
 fn library_of(message: &Value) -> Option<(String, PathBuf)> {
     let is_cdylib = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "cdylib");
     let files = message["filenames"].as_array()?.iter().filter_map(Value::as_str);
-    let library = files.map(Path::new).find(|file| {
-        file.extension().is_some_and(|extension| extension == env::consts::DLL_EXTENSION)
-    })?;
+    let library = files
+        .map(Path::new)
+        .find(|file| file.extension().is_some_and(|extension| extension == env::consts::DLL_EXTENSION))?;
     let name = message["target"]["name"].as_str()?.replace('_', "-");
     is_cdylib.then(|| (name, library.to_owned()))
 }

@@ -4,11 +4,7 @@ pub mod build;
 pub mod misbehave;
 pub mod wait;
 
-use std::{
-    error::Error,
-    path::Path,
-    time::Duration,
-};
+use std::{error::Error, path::Path, time::Duration};
 
 use oxide_host::{HostBuilder, error::KernelError};
 

@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     sync::LazyLock,
 };
 
 use oxide_host::{Host, LoadOptions, ModuleInfo, error::KernelError};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::{build, plugin, wait::eventually};
 
@@ -39,7 +39,7 @@ pub fn misbehaving() -> PathBuf {
 ///
 /// # Panics
 /// When they are too long, or the plugin has no place for them.
-pub fn ordered(orders: &Value) -> PathBuf {
+pub fn ordered(orders: &Value) -> Changed {
     let orders = orders.to_string();
     let (plugin, place) = &*PLACE;
     let (mut bytes, place) = (plugin.clone(), *place);
@@ -48,24 +48,29 @@ pub fn ordered(orders: &Value) -> PathBuf {
     changed("misbehaving", &bytes)
 }
 
+/// A plugin's file with changed bytes. It is gone when this is dropped.
+#[derive(Debug)]
+pub struct Changed {
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl AsRef<Path> for Changed {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// Puts a plugin's changed bytes into a file of their own, whose name is that of the plugin.
 ///
 /// # Panics
 /// When the file cannot be written.
-pub fn changed(name: &str, bytes: &[u8]) -> PathBuf {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    let folder = build::target().join("changed").join(format!("{:016x}", hasher.finish()));
+pub fn changed(name: &str, bytes: &[u8]) -> Changed {
+    let folder = tempfile::tempdir_in(build::target()).expect("the target folder can be written to");
     let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    let file = folder.join(format!("{prefix}{name}{suffix}"));
-    if !file.exists() {
-        fs::create_dir_all(&folder).expect("the target folder can be written to");
-        let unfinished = tempfile::NamedTempFile::new_in(&folder).expect("a new file");
-        fs::write(unfinished.path(), bytes).expect("room for a plugin");
-        // In one step: another test may be looking for the same file.
-        unfinished.persist(&file).expect("in the same folder");
-    }
-    file
+    let path = folder.path().join(format!("{prefix}{name}{suffix}"));
+    fs::write(&path, bytes).expect("room for a plugin");
+    Changed { path, _folder: folder }
 }
 
 /// Loads and starts the plugin under `id`; `hooks` says what each of its hooks does.
@@ -87,7 +92,7 @@ pub fn options(id: &str, hooks: Value) -> LoadOptions {
 #[derive(Debug)]
 pub struct Flag {
     path: PathBuf,
-    _folder: tempfile::TempDir,
+    _folder: TempDir,
 }
 
 impl Flag {

@@ -8,8 +8,7 @@ use oxide_host::{
     module::ModuleState,
 };
 use oxide_tests::{
-    Flag, SHORT, impatient, in_time, load_misbehaving, misbehave::options, misbehaving, ordered,
-    told,
+    Flag, SHORT, impatient, in_time, load_misbehaving, misbehave::options, misbehaving, ordered, told,
 };
 use serde_json::{Value, json};
 

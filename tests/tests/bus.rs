@@ -9,7 +9,7 @@ use oxide_host::{
     module::ModuleState,
     prelude::async_trait,
 };
-use oxide_tests::{Flag, in_time, load_misbehaving, misbehave::options, misbehaving, next_event};
+use oxide_tests::{Flag, SHORT, in_time, load_misbehaving, misbehave::options, misbehaving, next_event};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -300,4 +300,19 @@ async fn commands_are_acted_on_and_answered() {
     assert!(matches!(ask(Command::Ping).await.unwrap(), Event::Pong { .. }));
     let error = ask(Command::Start { module_id: "nobody".into() }).await.unwrap_err();
     assert_eq!(error.to_string(), "no module has the id `nobody`");
+}
+
+#[tokio::test]
+async fn who_finds_a_mailbox_full_is_told() {
+    let mut builder = Host::builder();
+    builder.limits_mut().mailbox = 2;
+    builder.limits_mut().mailbox_wait = SHORT;
+    let host = builder.build().unwrap();
+    // It does not run, so it takes nothing out.
+    host.load_with(misbehaving(), options("m", json!({})).start(false)).await.unwrap();
+    let tell = || host.bus().emit_event("test", custom("m", "news", json!(null)));
+    tell().await.unwrap();
+    tell().await.unwrap();
+    let error = in_time(tell()).await.unwrap_err();
+    assert_eq!(error.to_string(), "the mailbox of module `m` is full (2 messages) and the module is loaded");
 }

@@ -222,21 +222,27 @@ async fn a_blocked_caller_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_call_made_before_the_stop_and_polled_after_it_is_still_inside() {
+async fn a_call_goes_in_when_it_is_first_polled_not_when_it_is_made() {
     let host = host().await;
     let module = host.module("m").unwrap();
-    let call = module.invoke("echo", "early");
-    let stop = tokio::spawn({
-        let host = host.clone();
-        async move { host.stop("m").await }
-    });
-    in_time(async {
-        while !matches!(module.invoke("echo", "").await, Err(KernelError::NotRunning { .. })) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    assert!(!stop.is_finished());
-    assert_eq!(call.await.unwrap().as_bytes(), b"early");
-    in_time(stop).await.unwrap().unwrap();
+    let call = module.invoke("echo", "late");
+    // A call that nobody polls holds up no stop.
+    in_time(host.stop("m")).await.unwrap();
+    assert!(matches!(call.await.unwrap_err(), KernelError::NotRunning { .. }));
+}
+
+#[tokio::test]
+async fn what_goes_wrong_after_a_wait_is_told_as_well() {
+    let host = host().await;
+    for (deed, code) in [("panic", "hook_panicked"), ("spite", "hook_panicked"), ("fail", "hook_failed")] {
+        let flag = Flag::new();
+        let deeds = json!([flag.deed("wait"), deed]).to_string();
+        let call = tokio::spawn({
+            let host = host.clone();
+            async move { host.invoke("m", "do", deeds).await }
+        });
+        flag.inside().await;
+        flag.go_on();
+        assert_eq!(in_time(call).await.unwrap().unwrap_err().code(), code);
+    }
 }

@@ -5,7 +5,10 @@ use oxide_host::{
     error::KernelError,
     module::{ModuleKind, ModuleState},
 };
-use oxide_tests::{misbehave::options, misbehaving, ordered, plugin, told};
+use oxide_tests::{
+    misbehave::{changed, options},
+    misbehaving, ordered, plugin, told,
+};
 use serde_json::json;
 
 #[tokio::test]
@@ -151,11 +154,40 @@ async fn absurd_ids_of_the_callers_are_refused_before_any_code_of_the_plugin_run
     let host = Host::new().unwrap();
     // Would the constructor run, it would be its panic that we hear of.
     let file = ordered(&json!({ "constructor": "panic" }));
+    let file = file.as_ref();
     for id in ["", &"x".repeat(129), "a\tb", "a/b"] {
-        let error = host.load_with(&file, options(id, json!({}))).await.unwrap_err();
+        let error = host.load_with(file, options(id, json!({}))).await.unwrap_err();
         assert!(matches!(error, KernelError::InvalidId { .. }), "{error}");
     }
     // With a sensible one, the absurd one of its own does not matter.
     let file = ordered(&json!({ "id": "a/b" }));
     assert_eq!(host.load_with(file, LoadOptions::new().id("sensible")).await.unwrap().id, "sensible");
+}
+
+#[tokio::test]
+async fn what_becomes_of_the_file_after_the_load_is_nothing_to_the_module() {
+    let host = Host::new().unwrap();
+    let copy = changed("echo", &std::fs::read(plugin("echo")).unwrap());
+    host.load(&copy).await.unwrap();
+    // In place: a process that had mapped this very file would die of it.
+    let file = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
+    file.set_len(0).unwrap();
+    assert_eq!(host.invoke("echo", "upper", "alive").await.unwrap().as_bytes(), b"ALIVE");
+    drop(copy);
+    assert_eq!(host.invoke("echo", "upper", "still").await.unwrap().as_bytes(), b"STILL");
+    host.unload("echo").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wasm_engine_lives_as_a_module_does() {
+    let host = Host::new().unwrap();
+    let info = host.load(plugin("engine")).await.unwrap();
+    assert_eq!((info.kind, info.state), (ModuleKind::Wasm, ModuleState::Running));
+    assert_eq!(host.invoke("engine", "instantiated", "").await.unwrap().as_bytes(), b"true");
+    host.unload("engine").await.unwrap();
+
+    let error =
+        host.load_with(plugin("engine"), LoadOptions::new().config(json!("no guest"))).await.unwrap_err();
+    assert_eq!(told(&error), "error[hook_failed]: instantiate of module `engine` failed: no guest");
+    assert!(host.list().await.is_empty());
 }

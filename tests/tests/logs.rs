@@ -9,7 +9,7 @@ use std::{
 };
 
 use oxide_host::{Host, LoadOptions};
-use oxide_tests::{eventually, in_time, load_misbehaving, misbehave::options, misbehaving};
+use oxide_tests::{eventually, in_time, load_misbehaving, misbehave::options, misbehaving, ordered};
 use serde_json::json;
 use tracing::{
     Event, Level, Subscriber,
@@ -84,13 +84,19 @@ fn seen(wanted: impl Fn(&Seen) -> bool) -> Vec<Seen> {
 async fn events_arrive_from_the_first_hook_on_with_module_and_generation() {
     listen();
     let host = Host::new().unwrap();
-    // `configure` is the first hook that has something to say.
-    host.load_with(misbehaving(), options("m", json!({ "log": "at once" })).start(false)).await.unwrap();
-    let events = seen(|event| event.is("text", "at once"));
+    let file = ordered(&json!({ "constructor": "log:before all hooks" }));
+    let hooks = json!({ "configure": "log:at once" });
+    host.load_with(file, options("m", hooks).start(false)).await.unwrap();
+    for text in ["before all hooks", "at once"] {
+        check(&seen(|event| event.is("text", text)));
+    }
+}
+
+fn check(events: &[Seen]) {
     let levels: Vec<Level> = events.iter().map(|event| event.level).collect();
     // Not the one below the host's level.
     assert_eq!(levels, [Level::ERROR, Level::INFO]);
-    for event in &events {
+    for event in events {
         assert!(event.is("module", "m"), "{event:?}");
         assert!(event.is("generation", "1u64"), "{event:?}");
         assert!(event.target.starts_with("misbehaving"), "{event:?}");
@@ -119,9 +125,10 @@ async fn the_panic_of_a_task_or_a_thread_is_in_the_log() {
     load_misbehaving(&host, "panicky", json!({})).await.unwrap();
     in_time(host.invoke("panicky", "spawn_panic", "")).await.unwrap();
     in_time(host.invoke("panicky", "thread_panic", "")).await.unwrap();
-    for text in
-        ["panic in a task: a task panicked as ordered", "panic in a thread of its own: a thread panicked as ordered"]
-    {
+    for text in [
+        "panic in a task: a task panicked as ordered",
+        "panic in a thread of its own: a thread panicked as ordered",
+    ] {
         let told = |event: &Seen| {
             event.level == Level::ERROR
                 && event.is("module", "panicky")

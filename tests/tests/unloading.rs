@@ -1,6 +1,10 @@
 //! An unload drains, stops and takes back, in this order; the receipt says truthfully what became of it all.
 
-use std::{process::Command, thread};
+use std::{
+    process::Command,
+    task::{Context, Waker},
+    thread,
+};
 
 use oxide_host::{
     Host, Receipt,
@@ -89,7 +93,10 @@ async fn past_the_deadline_calls_that_wait_are_cancelled() {
     assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Ok, DropOutcome::Ok));
     for (flag, call) in flags.iter().zip(calls) {
         let error = in_time(call).await.unwrap().unwrap_err();
-        assert_eq!(told(&error), "error[cancelled]: the call of `hang` was cancelled: module `m` is being unloaded");
+        assert_eq!(
+            told(&error),
+            "error[cancelled]: the call of `hang` was cancelled: module `m` is being stopped"
+        );
         assert!(flag.has_ended(), "the future was dropped before the library went");
     }
 }
@@ -109,26 +116,27 @@ async fn a_waiting_call_whose_future_panics_when_dropped_is_cancelled_all_the_sa
 #[tokio::test]
 async fn a_call_that_blocks_keeps_the_generation_and_its_stop_is_skipped() {
     let stop = Flag::new();
-    let host = loaded(impatient(), json!({ "stop": stop.deed("publish") })).await;
+    let host = impatient().build().unwrap();
+    // The list of what is retained is the whole process's.
+    load_misbehaving(&host, "blocked", json!({ "stop": stop.deed("block") })).await.unwrap();
     let flag = Flag::new();
     let blocked = thread::spawn({
         let (host, argument) = (host.clone(), flag.argument().to_owned());
-        move || block_on(host.invoke("m", "block", argument))
+        move || block_on(host.invoke("blocked", "block", argument))
     });
     flag.inside().await;
-    let receipt = in_time(host.unload("m")).await.unwrap();
+    let receipt = in_time(host.unload("blocked")).await.unwrap();
     assert!(!receipt.unmapped);
     assert_eq!(holds(&receipt, Holder::Call), 1);
     assert_eq!((receipt.drained, receipt.cancelled), (0, 0));
     assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Skipped, DropOutcome::Skipped));
     assert!(host.list().await.is_empty());
     let retained = host.retained();
-    let retained: Vec<_> = retained
-        .iter()
-        .filter(|one| one.id == "m" && one.retained_by.iter().any(|by| by.holder == Holder::Call))
-        .collect();
-    assert_eq!(retained.len(), 1);
-    assert_eq!(retained[0].path, misbehaving());
+    let mut retained = retained.iter().filter(|one| one.id == "blocked");
+    let one = retained.next().unwrap();
+    assert!(retained.next().is_none());
+    assert_eq!((&one.path, &one.retained_by), (&misbehaving(), &receipt.retained_by));
+    assert!(!stop.is_inside());
 
     // Its code and its object are still there for it.
     flag.go_on();
@@ -244,11 +252,8 @@ async fn nobody_is_left_hanging() {
     let host = loaded(impatient(), json!({})).await;
     let host = &host;
     let request = |method: &str, payload: &str| {
-        let command = BusCommand::Invoke {
-            module_id: "m".into(),
-            method: method.into(),
-            payload: json!(payload),
-        };
+        let command =
+            BusCommand::Invoke { module_id: "m".into(), method: method.into(), payload: json!(payload) };
         let bus = host.bus().clone();
         tokio::spawn(async move { bus.request("test", command, std::time::Duration::from_secs(60)).await })
     };
@@ -321,6 +326,57 @@ async fn a_shutdown_unloads_everything_and_gives_every_receipt() {
     assert!(receipts.iter().all(|receipt| receipt.stop == StopOutcome::Ok));
     assert!(host.list().await.is_empty());
     assert!(in_time(host.shutdown()).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_is_never_done_with_is_cancelled_past_the_deadline() {
+    let flag = Flag::new();
+    let hooks = json!({ "on_message": flag.deed("hang") });
+    let host = loaded(Host::builder().drain_timeout(SHORT), hooks).await;
+    let news = Event::Custom { module_id: "m".into(), kind: "news".into(), payload: json!(1) };
+    host.bus().emit_event("test", news).await.unwrap();
+    flag.inside().await;
+    let receipt = in_time(host.unload("m")).await.unwrap();
+    assert_eq!((receipt.cancelled, receipt.stop, receipt.drop), (1, StopOutcome::Ok, DropOutcome::Ok));
+    assert!(flag.has_ended());
+}
+
+#[tokio::test]
+async fn a_call_that_its_caller_forgot_is_cancelled_and_keeps_the_generation() {
+    let host = loaded(Host::builder().drain_timeout(SHORT), json!({})).await;
+    let flag = Flag::new();
+    let module = host.module("m").unwrap();
+    let argument = flag.argument().to_owned();
+    let mut call = Box::pin(async move { module.invoke("hang", argument).await });
+    assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(flag.is_inside());
+    std::mem::forget(call);
+    let receipt = in_time(host.unload("m")).await.unwrap();
+    // What it owned of the plugin's is gone; its ticket nobody will ever give back.
+    assert!(flag.has_ended());
+    assert_eq!(receipt.cancelled, 1);
+    assert_eq!((receipt.stop, holds(&receipt, Holder::Call)), (StopOutcome::Skipped, 1));
+    assert!(!receipt.unmapped);
+}
+
+#[tokio::test]
+async fn an_unload_that_is_asked_for_during_a_start_follows_it() {
+    let host = Host::new().unwrap();
+    let start = Flag::new();
+    let hooks = json!({ "start": start.deed("wait") });
+    host.load_with(misbehaving(), options("m", hooks).start(false)).await.unwrap();
+    let starting = tokio::spawn({
+        let host = host.clone();
+        async move { host.start("m").await }
+    });
+    start.inside().await;
+    let unloading = tokio::spawn({
+        let host = host.clone();
+        async move { host.unload("m").await }
+    });
+    start.go_on();
+    in_time(starting).await.unwrap().unwrap();
+    assert_eq!(in_time(unloading).await.unwrap().unwrap().stop, StopOutcome::Ok);
 }
 
 /// Says to the test below that it is the child.

@@ -4,8 +4,11 @@ use std::{mem::ManuallyDrop, path::Path};
 
 use abi_stable::{
     StableAbi,
-    abi_stability::abi_checking::{CheckingGlobals, check_layout_compatibility_with_globals},
+    abi_stability::abi_checking::{
+        AbiInstabilityError, AbiInstabilityErrors, CheckingGlobals, check_layout_compatibility_with_globals,
+    },
     library::{AbiHeaderRef, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL},
+    type_layout::TLFieldOrFunction,
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use oxide_plugin_api::ffi::root::PluginRootRef;
@@ -139,8 +142,7 @@ unsafe fn root_of(library: &Library) -> Result<PluginRootRef, Rejection> {
     check_layout_compatibility_with_globals(<PluginRootRef as StableAbi>::LAYOUT, layout, &globals)
         // To text before anything is closed: the errors point into the library.
         .map_err(|errors| {
-            let dump = errors.to_string();
-            let summary = summarise(&dump);
+            let (dump, summary) = (errors.to_string(), summarise(&errors));
             (
                 RefusalReason::LayoutMismatch,
                 format!("lays out what crosses differently: {summary}"),
@@ -162,41 +164,59 @@ fn first_line(error: &LibraryError) -> String {
     text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }
 
-/// abi_stable's dump is tens of kilobytes; what differs is in a few of its lines.
-fn summarise(dump: &str) -> String {
-    let mut differences = Vec::new();
-    let lines: Vec<&str> = dump.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    for (index, line) in lines.iter().enumerate() {
-        let expected = line.starts_with("Expected:");
-        if !expected {
-            continue;
-        }
-        let what = index.checked_sub(1).and_then(|before| lines.get(before)).copied().unwrap_or("");
-        let value = |after: usize| lines.get(index + after).copied().unwrap_or("").to_owned();
-        let found = lines[index..].iter().position(|line| line.starts_with("Found:"));
-        let found = found.map_or_else(String::new, |at| value(at + 1));
-        let difference = format!(
-            "{}, ours {}, theirs {}",
-            clip(what.trim_end_matches([':', '.'])),
-            clip(&value(1)),
-            clip(&found)
-        );
-        if !differences.contains(&difference) {
-            differences.push(difference);
-        }
-        if differences.len() == 3 {
-            break;
-        }
+/// abi_stable's dump is tens of kilobytes; what differs, and where, is in a few of its words.
+fn summarise(errors: &AbiInstabilityErrors) -> String {
+    let differences: Vec<String> = errors
+        .errors
+        .iter()
+        .flat_map(|error| {
+            let place = place_of(error);
+            // The layouts of both sides come first; then each difference, under a title of its own.
+            let text = error.to_string();
+            let differences: Vec<String> = text.split("\nError:").skip(1).map(describe).collect();
+            differences.into_iter().map(move |difference| format!("{place}: {difference}"))
+        })
+        .collect();
+    match differences.as_slice() {
+        [] => "no detail was given".to_owned(),
+        [one] => one.clone(),
+        [one, other] => format!("{one}; {other}"),
+        [first, second, rest @ ..] => format!("{first}; {second}; and {} more", rest.len()),
     }
-    if differences.is_empty() {
-        return clip(lines.first().copied().unwrap_or("no detail was given")).to_string();
+}
+
+/// Where a difference is: the fields that lead to it, ours first.
+fn place_of(error: &AbiInstabilityError) -> String {
+    let fields: Vec<String> = error
+        .stack_trace
+        .iter()
+        .map(|step| match &step.expected {
+            TLFieldOrFunction::Field(field) => field.name().to_owned(),
+            TLFieldOrFunction::Function(function) => function.name.to_string(),
+        })
+        // The pointer to the root table is a field without a name.
+        .filter(|name| name != "0")
+        .collect();
+    if fields.is_empty() { "the root table".to_owned() } else { format!("`{}`", clip(&fields.join("."))) }
+}
+
+/// One line of "what", "Expected:", ours, "Found:", theirs, each on a line of its own.
+fn describe(difference: &str) -> String {
+    let lines: Vec<&str> = difference.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let after = |title: &str| {
+        let at = lines.iter().position(|line| line.starts_with(title))?;
+        lines.get(at + 1).map(|value| clip(value))
+    };
+    let what = lines.first().copied().unwrap_or_default();
+    match (after("Expected:"), after("Found:")) {
+        (Some(ours), Some(theirs)) => format!("{} (ours {ours}, theirs {theirs})", clip(what)),
+        _ => clip(what),
     }
-    differences.join("; ")
 }
 
 /// One line's worth of text from a library, safe to print.
 fn clip(text: &str) -> String {
-    text.chars().take(60).flat_map(char::escape_debug).collect()
+    crate::intake::printable(text, 60)
 }
 
 fn refuse(path: &Path, reason: RefusalReason, message: std::fmt::Arguments<'_>, hint: &str) -> KernelError {

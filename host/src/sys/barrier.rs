@@ -42,7 +42,7 @@ pub(crate) fn heavy() {
     #[cfg(target_os = "linux")]
     if EXPEDITED.load(Relaxed) && !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
         // The kernel did it when we asked and documents no later failure; going on would be unsound.
-        eprintln!("oxide-host: the kernel refuses a memory barrier that it promised");
+        tracing::error!("the kernel refuses a memory barrier that it promised");
         std::process::abort();
     }
 }

@@ -1,10 +1,10 @@
 //! The plugin that does as it is ordered, and most of that is wrong.
 //!
-//! A *deed* is a verb, or `verb:argument`; [`Misbehaving::perform`] knows them all. Deeds come from three
+//! A *deed* is a verb, or `verb:argument`; `Misbehaving::perform` knows them all. Deeds come from three
 //! places:
 //! - the configuration: `{"start": "panic", "stop": ["publish:bye", "hang"]}` says what each hook does;
 //! - a call: the method is the verb, the payload its argument; the method `do` takes a list of deeds;
-//! - [`ORDERS`], bytes in the file that the tests overwrite: what happens before there is a configuration.
+//! - `ORDERS`, bytes in the file that the tests overwrite: what happens before there is a configuration.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -91,6 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn perform_now(verb: &str, argument: &str) -> bool {
     match verb {
         "ok" => {}
+        "log" => log(argument),
         "panic" => panic!("panicked as ordered"),
         "spite" => panic_any(Spite),
         "park" => {
@@ -252,7 +253,6 @@ impl Misbehaving {
             }
             "wake" => lock(&self.wakers).drain(..).for_each(Waker::wake),
             "config" => return Payload::json(&self.config),
-            "log" => log(argument),
             other => return Err(Error::unknown_method(other)),
         }
         Ok(Payload::empty())
@@ -279,9 +279,6 @@ impl Module for Misbehaving {
 
     async fn configure(&mut self, config: Value) -> Result<()> {
         self.config = config;
-        if let Some(text) = self.config["log"].as_str() {
-            log(text);
-        }
         self.follow("configure").await
     }
 
