@@ -214,10 +214,14 @@ impl KernelError {
             Self::HookStuck { .. } => {
                 "it can be started again once that hook returns, or replaced under another id".to_owned()
             }
-            Self::SelfWait { action, .. } => {
+            // There are commands for these two.
+            Self::SelfWait { action: action @ ("start" | "stop"), .. } => {
                 format!(
-                    "ask for the {action} from outside the module's own calls, or send the command over the bus"
+                    "ask for the {action} from outside the module's own calls, or by a command on the bus"
                 )
+            }
+            Self::SelfWait { action, .. } => {
+                format!("ask for the {action} from outside the module's own calls")
             }
             Self::LoaderStuck(_) => "restart the host without that file".to_owned(),
             _ => return None,

@@ -172,13 +172,13 @@ async fn waiting_for_ones_own_end_is_an_error_and_no_deadlock() {
     let error =
         in_time(host.invoke("impatient", "through", calling("impatient", "stop", ""))).await.unwrap_err();
     tellings.push(oxide_tests::told(&error));
-    insta::assert_snapshot!(tellings.join("\n"), @r#"
+    insta::assert_snapshot!(tellings.join("\n"), @"
     error[self_wait]: module `impatient` cannot wait for its own stop
-    hint: send the command over the bus: the stop then happens after the present call
+    hint: ask for the stop from outside the module's own calls, or by a command on the bus
     error[self_wait]: module `impatient` cannot wait for its own unload
-    hint: send the command over the bus: the unload then happens after the present call
+    hint: ask for the unload from outside the module's own calls
     error[hook_failed]: invoke of module `m` failed: module `impatient` cannot wait for its own stop
-    "#);
+    ");
     assert_eq!(host.modules().state("impatient").await, Some(ModuleState::Running));
     // Lets go of the host in the module, so that both can go.
     in_time(host.unload("impatient")).await.unwrap();

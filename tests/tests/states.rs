@@ -100,12 +100,12 @@ async fn a_hook_past_its_deadline_holds_the_object_until_it_returns() {
         tellings.push(told(&in_time(host.start("m")).await.unwrap_err()));
         assert_eq!(state(&host).await, ModuleState::Failed);
     }
-    insta::assert_snapshot!(tellings.join("\n"), @r#"
+    insta::assert_snapshot!(tellings.join("\n"), @"
     error[hook_timed_out]: start of module `m` did not end within 200ms
     hint: the deadlines are set in the host's configuration (`init_timeout`, `start_timeout`, `stop_timeout`)
-    error[hook_stuck]: module `m` is still held by its earlier hook, which ran past its deadline
+    error[hook_stuck]: module `m` is still held by an earlier hook that ran past its deadline, so start cannot run
     hint: it can be started again once that hook returns, or replaced under another id
-    "#);
+    ");
     flag.go_on();
     flag.ended().await;
     // However short the deadline and slow the machine, one of these succeeds.
@@ -135,10 +135,10 @@ async fn no_hook_runs_while_a_call_is_inside() {
     flag.inside().await;
     let mut tellings = vec![told(&in_time(host.stop("m")).await.unwrap_err())];
     tellings.push(told(&in_time(host.start("m")).await.unwrap_err()));
-    insta::assert_snapshot!(tellings.join("\n"), @r#"
-    error[calls_inside]: 1 calls are still inside module `m`, so its hooks cannot run
-    error[calls_inside]: 1 calls are still inside module `m`, so its hooks cannot run
-    "#);
+    insta::assert_snapshot!(tellings.join("\n"), @"
+    error[calls_inside]: calls are still inside module `m` (1 of them), so its hooks cannot run
+    error[calls_inside]: calls are still inside module `m` (1 of them), so its hooks cannot run
+    ");
     assert_eq!(state(&host).await, ModuleState::Failed);
     assert!(!stop.is_inside());
     flag.go_on();
