@@ -96,7 +96,9 @@ pub enum KernelError {
         after: Duration,
     },
     /// A hook that ran past its deadline is still inside the object.
-    #[error("module `{module}` is still held by its {hook}, which ran past its deadline")]
+    #[error(
+        "module `{module}` is still held by an earlier hook that ran past its deadline, so {hook} cannot run"
+    )]
     HookStuck {
         /// Which module.
         module: String,
@@ -104,7 +106,7 @@ pub enum KernelError {
         hook: &'static str,
     },
     /// Calls did not come out of the module before the deadline.
-    #[error("{count} calls are still inside module `{module}`, so its hooks cannot run")]
+    #[error("calls are still inside module `{module}` ({count} of them), so its hooks cannot run")]
     CallsInside {
         /// Which module.
         module: String,
@@ -213,7 +215,9 @@ impl KernelError {
                 "it can be started again once that hook returns, or replaced under another id".to_owned()
             }
             Self::SelfWait { action, .. } => {
-                format!("send the command over the bus: the {action} then happens after the present call")
+                format!(
+                    "ask for the {action} from outside the module's own calls, or send the command over the bus"
+                )
             }
             Self::LoaderStuck(_) => "restart the host without that file".to_owned(),
             _ => return None,

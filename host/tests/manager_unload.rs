@@ -212,3 +212,44 @@ async fn an_id_is_free_again_after_its_unload_and_the_new_module_starts_afresh()
         assert_eq!(watcher.told(), ["loaded one", "started one", "unloaded one"]);
     }
 }
+
+/// Whoever follows the announcements of an id sees one life after the other, never the end of the old one
+/// after the beginning of the new one.
+#[tokio::test]
+async fn a_newcomer_under_the_same_id_is_announced_after_the_end_of_the_one_before() {
+    /// Holds up whoever announces, at the first announcement that it sees.
+    struct HoldsUp(Door);
+    impl std::task::Wake for HoldsUp {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.pass_blocking();
+        }
+    }
+    let (manager, bus, mut watcher) = manager().await;
+    manager.register_native(Probe::new("one")).await.unwrap();
+    // Left in the mailbox, so that its answer is the first that the unload announces, before its own end.
+    bus.send_command("me", invoke_command("one", "echo", nothing())).await.unwrap();
+    let door = Door::new();
+    let _release = OpenAtTheEnd(door.clone());
+    let mut slow = bus.subscribe().await;
+    let waker = std::task::Waker::from(std::sync::Arc::new(HoldsUp(door.clone())));
+    assert!(slow.receiver.poll_recv(&mut std::task::Context::from_waker(&waker)).is_pending());
+
+    let unload = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.unload("one").await }
+    });
+    door.reached().await;
+    assert_eq!(manager.state("one").await, None);
+    let mut newcomer = Box::pin(manager.register_native(Probe::new("one")));
+    let early = poll_once(newcomer.as_mut());
+    door.open();
+    match early {
+        std::task::Poll::Ready(registered) => registered.unwrap(),
+        std::task::Poll::Pending => patiently(newcomer).await.unwrap(),
+    }
+    unload.await.unwrap().unwrap();
+    let mut told = watcher.told();
+    told.retain(|event| !event.starts_with("command failed"));
+    assert_eq!(told, ["loaded one", "unloaded one", "loaded one"]);
+    assert_eq!(manager.state("one").await, Some(ModuleState::Loaded));
+}

@@ -62,7 +62,7 @@ async fn what_is_no_library_is_refused() {
     hint: name the plugin's library file itself
 
     error[not_a_library]: `libempty.so` is empty
-    hint: name the dynamic library that cargo built from a crate with `crate-type = ["cdylib"]`: here its name ends in `.so`
+    hint: copy it again, or build it again; it may still be being written
 
     error[not_a_library]: `libtext.so` is a text file, not a dynamic library
     hint: name the dynamic library that cargo built from a crate with `crate-type = ["cdylib"]`: here its name ends in `.so`
@@ -183,10 +183,10 @@ fn write(path: &Path, text: &str) {
 
 #[tokio::test]
 async fn a_plugin_whose_tables_are_laid_out_differently_is_refused() {
-    insta::assert_snapshot!(refused(other_layout(), RefusalReason::LayoutMismatch).await, @r#"
-    error[layout_mismatch]: `libother_layout.so` lays out what crosses differently: Error:mismatched type, ours u8, theirs u32
+    insta::assert_snapshot!(refused(other_layout(), RefusalReason::LayoutMismatch).await, @"
+    error[layout_mismatch]: `libother_layout.so` lays out what crosses differently: `kind`: mismatched type (ours u8, theirs u32)
     hint: rebuild the plugin with a released oxide-plugin-api of this host's major version
-    "#);
+    ");
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ pub(crate) async fn run_hook(
     make: impl FnOnce() -> BoxFuture<HookEnd<Payload>>,
 ) -> Result<()> {
     let Some(lease) = generation.alone(limit).await else {
-        return Err(KernelError::HookStuck { module: module.to_owned(), hook: "earlier hook" });
+        return Err(KernelError::HookStuck { module: module.to_owned(), hook });
     };
     let run = hook::run(lease, limit, make()).await;
     result_of(module, hook, limit, run).map(drop)
@@ -311,8 +311,8 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
     if kernel::within(shared.limits.drain, gate.drained()).await.is_some() {
         return Drain { drained: true, came_out: before as u64, cancelled: 0 };
     }
-    entry.mailbox.give_up_message();
-    let cancelled = match &entry.generation.object {
+    let messages = entry.mailbox.give_up_message();
+    let calls = match &entry.generation.object {
         Object::Foreign(_) => {
             let entry_generation = entry.generation.clone();
             // Cancelling drops futures of the plugin's: on a life thread, under a ticket.
@@ -329,6 +329,7 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
         }
         Object::InProcess(_) => 0,
     };
+    let cancelled = calls + messages;
     let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
     let left = gate.inside();
     Drain { drained, came_out: before.saturating_sub(cancelled + left) as u64, cancelled: cancelled as u64 }

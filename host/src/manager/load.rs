@@ -116,7 +116,10 @@ pub(crate) async fn load(
 
     let built = build(shared, &generation, early, options, &file).await;
     match built {
-        Ok((reservation, metadata)) => Ok(register(shared, reservation, metadata, generation, module_number)),
+        Ok((mut reservation, metadata)) => {
+            reservation.after_the_one_before().await;
+            Ok(register(shared, reservation, metadata, generation, module_number))
+        }
         Err(error) => {
             let stop = StopOutcome::NotRunning;
             // A hook that ran past its deadline may still be inside.

@@ -4,7 +4,13 @@
 //! survive whatever happens to the generation; what is left at the unload is answered, not dropped in
 //! silence.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
 
 use oxide_plugin_api::{Command, Envelope, Event, Message, ModuleState, Payload};
 use parking_lot::Mutex;
@@ -38,6 +44,8 @@ pub(crate) struct Mailbox {
     room: Notify,
     /// The message being delivered is given up, so that the module can be stopped.
     give_up: Notify,
+    /// Whether a message is being delivered.
+    delivering: AtomicBool,
 }
 
 #[derive(Default)]
@@ -73,12 +81,19 @@ enum Put {
 
 impl Mailbox {
     pub(crate) fn new() -> Self {
-        Self { lines: Mutex::default(), news: Notify::new(), room: Notify::new(), give_up: Notify::new() }
+        Self {
+            lines: Mutex::default(),
+            news: Notify::new(),
+            room: Notify::new(),
+            give_up: Notify::new(),
+            delivering: AtomicBool::new(false),
+        }
     }
 
-    /// Gives up the message that is being delivered, if it waits.
-    pub(crate) fn give_up_message(&self) {
+    /// Gives up the message that is being delivered, if it waits; tells how many that are.
+    pub(crate) fn give_up_message(&self) -> usize {
         self.give_up.notify_waiters();
+        usize::from(self.delivering.load(SeqCst))
     }
 
     /// Puts a message in; waits for room. A command that comes too late for the module is answered.
@@ -341,6 +356,7 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
                 };
                 let hook = ticket.object.on_message(item.envelope, item.runtime);
                 let limit = shared.limits.message;
+                entry.mailbox.delivering.store(true, SeqCst);
                 tokio::select! {
                     biased;
                     run = hook::run((ticket, permit), limit, hook) => {
@@ -352,6 +368,7 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
                         tracing::warn!(module = %entry.id, "a message was given up: the module is stopped");
                     }
                 }
+                entry.mailbox.delivering.store(false, SeqCst);
             }
             Next::Nothing => {
                 drop(permit);

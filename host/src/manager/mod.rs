@@ -118,7 +118,8 @@ impl ModuleManager {
             message: hook::panic_message(payload),
         })?;
         metadata.kind = kind;
-        let reservation = shared.reserve(&metadata.id)?;
+        let mut reservation = shared.reserve(&metadata.id)?;
+        reservation.after_the_one_before().await;
         let number = unique_number();
         let generation = Arc::new(Generation::in_process(1, number, module));
         load::register(shared, reservation, metadata, generation, number);

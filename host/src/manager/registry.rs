@@ -61,12 +61,36 @@ enum Slot {
     /// Somebody is about to register it.
     Reserved,
     Taken(Arc<Entry>),
+    /// The module of this number is gone, but that is not announced yet: the receiver ends when it is. The
+    /// id is free.
+    Leaving(u64, watch::Receiver<()>),
 }
 
 /// An id that is taken for a module not registered yet. Given back by being dropped.
 pub(crate) struct Reservation {
     shared: Arc<Shared>,
     id: Option<Arc<str>>,
+    /// Ends when the one before under this id has been announced to be gone.
+    before: Option<watch::Receiver<()>>,
+}
+
+/// A module that is gone, until that has been announced.
+pub(crate) struct Departure {
+    shared: Arc<Shared>,
+    id: Arc<str>,
+    number: u64,
+    /// Dropped last, after the slot is free.
+    _told: watch::Sender<()>,
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let mut modules = self.shared.modules.write();
+        // Somebody may have taken the id over by now.
+        if matches!(modules.get(&self.id), Some(Slot::Leaving(number, _)) if *number == self.number) {
+            modules.remove(&self.id);
+        }
+    }
 }
 
 impl Shared {
@@ -89,7 +113,7 @@ impl Shared {
             .values()
             .filter_map(|slot| match slot {
                 Slot::Taken(entry) => Some(entry.clone()),
-                Slot::Reserved => None,
+                Slot::Reserved | Slot::Leaving(..) => None,
             })
             .collect();
         entries.sort_by(|one, other| one.id.cmp(&other.id));
@@ -104,21 +128,36 @@ impl Shared {
         check_id(id)?;
         let id: Arc<str> = id.into();
         let mut modules = self.modules.write();
-        if modules.contains_key(&id) {
-            return Err(KernelError::DuplicateModule(id.as_ref().to_owned()));
-        }
+        let before = match modules.get(&id) {
+            None => None,
+            Some(Slot::Leaving(_, told)) => Some(told.clone()),
+            Some(Slot::Reserved | Slot::Taken(_)) => {
+                return Err(KernelError::DuplicateModule(id.as_ref().to_owned()));
+            }
+        };
         modules.insert(id.clone(), Slot::Reserved);
-        Ok(Reservation { shared: self.clone(), id: Some(id) })
+        Ok(Reservation { shared: self.clone(), id: Some(id), before })
     }
 
-    pub(crate) fn remove(&self, id: &str) {
-        self.modules.write().remove(id);
+    /// Takes a module off the list. To be announced before what this gives is dropped.
+    pub(crate) fn depart(self: &Arc<Self>, entry: &Entry) -> Departure {
+        let (told, leaving) = watch::channel(());
+        self.modules.write().insert(entry.id.clone(), Slot::Leaving(entry.number, leaving));
+        Departure { shared: self.clone(), id: entry.id.clone(), number: entry.number, _told: told }
     }
 }
 
 impl Reservation {
     pub(crate) fn id(&self) -> Arc<str> {
         self.id.clone().unwrap_or_else(|| "".into())
+    }
+
+    /// Waits until the end of the one before under this id has been announced: whoever follows the
+    /// announcements sees one life after the other.
+    pub(crate) async fn after_the_one_before(&mut self) {
+        if let Some(mut before) = self.before.take() {
+            while before.changed().await.is_ok() {}
+        }
     }
 
     /// Registers the module.

@@ -56,7 +56,7 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     if free && end.unmapped {
         SEATS.give_back(entry.seat);
     }
-    shared.remove(&entry.id);
+    let departure = shared.depart(entry);
     entry.mailbox.close(shared, entry);
     let receipt = Receipt {
         id: entry.id.as_ref().to_owned(),
@@ -77,5 +77,6 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
             receipt: serde_json::to_value(&receipt).unwrap_or_default(),
         },
     );
+    drop(departure);
     receipt
 }

@@ -432,6 +432,10 @@ impl Door {
         self.reached_by(1).await;
     }
 
+    pub fn is_reached(&self) -> bool {
+        *self.0.reached.borrow() > 0
+    }
+
     /// Waits until so many have come to the door.
     pub async fn reached_by(&self, count: usize) {
         let mut reached = self.0.reached.subscribe();

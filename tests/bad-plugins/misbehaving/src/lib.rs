@@ -1,10 +1,10 @@
 //! The plugin that does as it is ordered, and most of that is wrong.
 //!
-//! A *deed* is a verb, or `verb:argument`; [`Misbehaving::perform`] knows them all. Deeds come from three
+//! A *deed* is a verb, or `verb:argument`; `Misbehaving::perform` knows them all. Deeds come from three
 //! places:
 //! - the configuration: `{"start": "panic", "stop": ["publish:bye", "hang"]}` says what each hook does;
 //! - a call: the method is the verb, the payload its argument; the method `do` takes a list of deeds;
-//! - [`ORDERS`], bytes in the file that the tests overwrite: what happens before there is a configuration.
+//! - `ORDERS`, bytes in the file that the tests overwrite: what happens before there is a configuration.
 #![forbid(unsafe_code)]
 
 use std::{
