@@ -319,16 +319,16 @@ async fn calls_that_do_not_come_out_fail_the_stop_and_the_module_starts_again_wh
     let probe = Probe::new("one").on_invoke(move |_, payload| {
         let door = waiting.clone();
         async move {
-            door.pass().await;
+            door.pass_blocking();
             Ok(payload)
         }
     });
     let journal = probe.journal();
     manager.register_native(probe).await.unwrap();
     manager.start("one").await.unwrap();
-    let call = tokio::spawn({
+    let call = tokio::task::spawn_blocking({
         let manager = manager.clone();
-        async move { manager.invoke("one", "wait", "hello").await }
+        move || block_on(manager.invoke("one", "wait", "hello"))
     });
     door.reached().await;
     let error = manager.stop("one").await.unwrap_err();
@@ -357,16 +357,16 @@ async fn an_unload_stops_a_module_whose_stop_was_skipped() {
     let probe = Probe::new("one").on_invoke(move |_, payload| {
         let door = waiting.clone();
         async move {
-            door.pass().await;
+            door.pass_blocking();
             Ok(payload)
         }
     });
     let journal = probe.journal();
     manager.register_native(probe).await.unwrap();
     manager.start("one").await.unwrap();
-    let call = tokio::spawn({
+    let call = tokio::task::spawn_blocking({
         let manager = manager.clone();
-        async move { manager.invoke("one", "wait", "").await }
+        move || block_on(manager.invoke("one", "wait", ""))
     });
     door.reached().await;
     manager.stop("one").await.unwrap_err();

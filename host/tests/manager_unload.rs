@@ -121,16 +121,16 @@ async fn a_call_that_never_comes_out_skips_stop_and_drop_and_the_receipt_says_so
     let probe = Probe::new("one").on_invoke(move |_, payload| {
         let door = waiting.clone();
         async move {
-            door.pass().await;
+            door.pass_blocking();
             Ok(payload)
         }
     });
     let journal = probe.journal();
     manager.register_native(probe).await.unwrap();
     manager.start("one").await.unwrap();
-    let call = tokio::spawn({
+    let call = tokio::task::spawn_blocking({
         let manager = manager.clone();
-        async move { manager.invoke("one", "wait", "still there").await }
+        move || block_on(manager.invoke("one", "wait", "still there"))
     });
     door.reached().await;
     let receipt = manager.unload("one").await.unwrap();
@@ -140,6 +140,37 @@ async fn a_call_that_never_comes_out_skips_stop_and_drop_and_the_receipt_says_so
     // Whoever is inside is not disturbed.
     door.open();
     assert_eq!(call.await.unwrap().unwrap().as_bytes(), b"still there");
+}
+
+#[tokio::test]
+async fn past_the_deadline_calls_that_wait_are_cancelled() {
+    let mut limits = Limits::default();
+    limits.drain = SHORT;
+    let (manager, _bus, _watcher) = manager_with(limits).await;
+    let door = Door::new();
+    let waiting = door.clone();
+    let probe = Probe::new("one").on_invoke(move |_, payload| {
+        let door = waiting.clone();
+        async move {
+            door.pass().await;
+            Ok(payload)
+        }
+    });
+    manager.register_native(probe).await.unwrap();
+    manager.start("one").await.unwrap();
+    let call = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.invoke("one", "wait", "").await }
+    });
+    door.reached().await;
+    let receipt = manager.unload("one").await.unwrap();
+    assert_eq!((receipt.drained, receipt.cancelled), (0, 1));
+    assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Ok, DropOutcome::Ok));
+    let error = call.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&error, KernelError::Cancelled { module, method } if module == "one" && method == "wait"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

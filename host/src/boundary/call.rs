@@ -21,7 +21,7 @@ use oxide_plugin_api::{
 };
 
 use super::{
-    frames,
+    frames::{self, Frame},
     module::ForeignModule,
     seat::Inside,
     waiting::{Parked, Record, Waiting, drop_future},
@@ -59,20 +59,27 @@ pub(crate) enum Step {
 ///
 /// In this order, so that what is set when it is made lies together: the compiler would zero the rest with it.
 #[repr(C)]
-pub(crate) struct ForeignCall<T: Callee> {
+pub(crate) struct ForeignCall {
     state: State,
     /// Set while `state` is `Empty`; then the plugin's.
     payload: MaybeUninit<FfiBytes>,
-    inside: Option<Inside<T>>,
-    /// Borrowed from what the ticket keeps; set by `begin`.
-    foreign: Option<NonNull<ForeignModule>>,
-    waiting: Option<(Arc<Waiting>, u64)>,
+    waiting: Option<WaitingCall>,
     /// The name, when it is too long for `method`.
     long_method: Option<Box<[u8]>>,
     method: MaybeUninit<[u8; INLINE_METHOD]>,
     call: MaybeUninit<Call>,
     slot: MaybeUninit<Slot>,
     _pinned: PhantomPinned,
+}
+
+/// What a call has while it waits.
+struct WaitingCall {
+    waiting: Arc<Waiting>,
+    /// Its number among the generation's calls that wait.
+    number: u64,
+    /// Kept by the ticket in `waiting`, so valid while that is `Idle`.
+    foreign: NonNull<ForeignModule>,
+    frame: Frame,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,17 +107,15 @@ pub(crate) trait Callee: Send + Sync + 'static {
 
 // SAFETY: the record and the slot hold a future that the plugin's thunk requires to be `Send`; the pointer
 // is to a `Sync` value that the ticket keeps.
-unsafe impl<T: Callee> Send for ForeignCall<T> {}
+unsafe impl Send for ForeignCall {}
 
-impl<T: Callee> ForeignCall<T> {
+impl ForeignCall {
     /// A call that has not begun.
     #[inline]
     pub(crate) fn new(payload: Payload) -> Self {
         Self {
             state: State::Empty,
             payload: MaybeUninit::new(payload.into_ffi()),
-            inside: None,
-            foreign: None,
             waiting: None,
             long_method: None,
             method: MaybeUninit::uninit(),
@@ -154,7 +159,7 @@ impl<T: Callee> ForeignCall<T> {
     /// Calls the generation that `inside` keeps, and polls the call for the first time. Gives the ticket
     /// back when that is no foreign generation. To be called once, while `is_new`.
     #[inline]
-    pub(crate) fn begin(
+    pub(crate) fn begin<T: Callee>(
         self: Pin<&mut Self>,
         inside: Inside<T>,
         method: &str,
@@ -207,7 +212,6 @@ impl<T: Callee> ForeignCall<T> {
             return Ok(unsafe { this.end(ended, call) });
         }
         let waiting = lent.kept.into_inner().unwrap_or_else(|| Waiting::new(caller));
-        this.foreign = Some(NonNull::from(foreign));
         this.wait(inside, waiting, call);
         Ok(Step::Pending)
     }
@@ -234,19 +238,20 @@ impl<T: Callee> ForeignCall<T> {
 
     /// The first poll was not ready: the call can be cancelled from now on.
     #[cold]
-    fn wait(&mut self, inside: Inside<T>, waiting: Arc<Waiting>, call: *mut Call) {
-        let Some(foreign) = inside.foreign() else { return };
-        let number = foreign.waiting_calls().add(waiting.clone());
-        if let Some(record) = NonNull::new(call) {
-            *waiting.lock() = Parked::Idle(Record(record));
-        }
+    fn wait<T: Callee>(&mut self, inside: Inside<T>, waiting: Arc<Waiting>, call: *mut Call) {
+        let (Some(foreign), Some(record)) = (inside.foreign(), NonNull::new(call)) else { return };
+        let frame = foreign.frame();
+        let call = WaitingCall {
+            number: foreign.waiting_calls().add(waiting.clone()),
+            foreign: NonNull::from(foreign),
+            frame,
+            waiting: waiting.clone(),
+        };
+        *waiting.lock() = Parked::Idle { record: Record(record), ticket: Box::new(inside) };
         self.state = State::Waiting;
-        frames::within(foreign.frame(), || {
-            // An unload may have begun while the first poll was running.
-            waiting.cancel_if_asked();
-        });
-        self.inside = Some(inside);
-        self.waiting = Some((waiting, number));
+        self.waiting = Some(call);
+        // An unload may have begun while the first poll was running.
+        frames::within(frame, || waiting.cancel_if_asked());
     }
 
     /// Polls a call that has begun and was not ready.
@@ -254,50 +259,58 @@ impl<T: Callee> ForeignCall<T> {
     pub(crate) fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Step {
         // SAFETY: nothing is moved out of the pinned fields.
         let this = unsafe { self.get_unchecked_mut() };
-        let (Some(_), Some(foreign)) = (&this.inside, this.foreign) else { return Step::Cancelled };
-        // SAFETY: the ticket keeps the generation, and with it the object that `begin` borrowed from it.
-        let foreign = unsafe { foreign.as_ref() };
-        let Some((waiting, _)) = this.waiting.clone() else { return Step::Cancelled };
-        let step = frames::within(foreign.frame(), || {
-            waiting.set_waker(context.waker());
-            let mut parked = waiting.lock();
-            let Parked::Idle(record) = *parked else { return Step::Cancelled };
-            let call = record.0.as_ptr();
-            // SAFETY: `Idle` says that the record is pinned and holds a future; the lock makes it ours.
-            let Some(poll) = (unsafe { (*call).poll }) else { return Step::Cancelled };
-            // SAFETY: the plugin set it for the future that stands there, and the ticket keeps the plugin.
-            let ended = unsafe { poll(call, Waiting::header(&waiting)) };
-            if ended == status::PENDING {
+        let Some(call) = this.waiting.take() else { return Step::Cancelled };
+        let waiting = call.waiting.clone();
+        waiting.set_waker(context.waker());
+        let mut parked = waiting.lock();
+        let polled = match &*parked {
+            Parked::Idle { record, .. } => {
+                // SAFETY: `Idle` says that the record is pinned, holds a future, and that a ticket keeps the
+                // plugin; the lock makes it ours.
+                Some(frames::within(call.frame, || unsafe { poll_record(*record, &waiting) }))
+            }
+            _ => None,
+        };
+        match polled {
+            Some((status::PENDING, _)) => {
                 drop(parked);
-                waiting.cancel_if_asked();
-                return Step::Pending;
+                frames::within(call.frame, || waiting.cancel_if_asked());
+                this.waiting = Some(call);
+                Step::Pending
             }
-            *parked = Parked::Ended;
-            // SAFETY: the plugin has just said so, of this call's record.
-            unsafe { this.end(ended, call) }
-        });
-        if !matches!(step, Step::Pending) {
-            this.release();
-        }
-        step
-    }
-
-    /// Nothing of the plugin's stands any more: gives the ticket back.
-    fn release(&mut self) {
-        if self.state == State::Waiting {
-            self.state = State::Ended;
-        }
-        if let (Some((waiting, number)), Some(inside)) = (self.waiting.take(), &self.inside) {
-            waiting.clear_waker();
-            if let Some(foreign) = inside.foreign() {
-                foreign.waiting_calls().remove(number);
+            Some((ended, record)) => {
+                let ticket = std::mem::replace(&mut *parked, Parked::Ended);
+                drop(parked);
+                // SAFETY: the plugin has just said so, of this call's record; the ticket still keeps it.
+                let step = unsafe { this.end(ended, record.0.as_ptr()) };
+                // SAFETY: as above.
+                unsafe { call.foreign.as_ref() }.waiting_calls().remove(call.number);
+                waiting.clear_waker();
+                drop(ticket);
+                step
+            }
+            None => {
+                drop(parked);
+                this.state = State::Ended;
+                waiting.clear_waker();
+                Step::Cancelled
             }
         }
-        self.inside = None;
     }
 }
 
-impl<T: Callee> Drop for ForeignCall<T> {
+/// # Safety
+/// The record is pinned and holds a future, nobody else uses it, and a ticket keeps the plugin.
+unsafe fn poll_record(record: Record, waiting: &Arc<Waiting>) -> (u8, Record) {
+    let call = record.0.as_ptr();
+    // SAFETY: as the caller promises.
+    let poll = unsafe { (*call).poll };
+    // SAFETY: the plugin set it for the future that stands there. Without one, it has said nothing; a call
+    // that has ended is not `Idle`.
+    (poll.map_or(status::PENDING, |poll| unsafe { poll(call, Waiting::header(waiting)) }), record)
+}
+
+impl Drop for ForeignCall {
     #[inline]
     fn drop(&mut self) {
         if self.state != State::Ended {
@@ -306,7 +319,7 @@ impl<T: Callee> Drop for ForeignCall<T> {
     }
 }
 
-impl<T: Callee> ForeignCall<T> {
+impl ForeignCall {
     /// Drops what is still there: an argument, a reply, or the plugin's future, that under the ticket.
     #[cold]
     fn abandon(&mut self) {
@@ -317,20 +330,20 @@ impl<T: Callee> ForeignCall<T> {
             State::Replied => unsafe { (*self.call.as_mut_ptr()).reply.assume_init_drop() },
             State::Waiting | State::Ended => {}
         }
-        if let (Some((waiting, _)), Some(inside)) = (&self.waiting, &self.inside)
-            && let Some(foreign) = inside.foreign()
-        {
-            frames::within(foreign.frame(), || {
-                let mut parked = waiting.lock();
-                if let Parked::Idle(record) = *parked {
-                    *parked = Parked::Ended;
-                    // SAFETY: `Idle` says that the record is pinned and holds a future; the lock makes it
-                    // ours.
-                    unsafe { drop_future(record) };
-                }
-            });
+        let Some(call) = self.waiting.take() else { return };
+        let mut parked = call.waiting.lock();
+        let was = std::mem::replace(&mut *parked, Parked::Ended);
+        if let Parked::Idle { record, .. } = &was {
+            // SAFETY: `Idle` says that the record is pinned, holds a future, and that a ticket keeps the
+            // plugin; the lock makes it ours.
+            frames::within(call.frame, || unsafe { drop_future(*record) });
+            // SAFETY: the ticket is still ours.
+            unsafe { call.foreign.as_ref() }.waiting_calls().remove(call.number);
         }
-        self.release();
+        drop(parked);
+        call.waiting.clear_waker();
+        // The ticket, after all that it keeps.
+        drop(was);
     }
 }
 

@@ -161,9 +161,9 @@ impl Future for ForeignTask {
         *this.control.waker.lock() = Some(context.waker().clone());
         let polled = match (&mut this.future, this.control.cancelled.load(SeqCst), this.lending.ticket()) {
             (Some(future), false, Some(_ticket)) => {
-                TASK_PHASE.set(Some(this.control.phase));
+                let outer = TASK_PHASE.replace(Some(this.control.phase));
                 let polled = this.lending.within(|| Pin::new(future).poll(context));
-                TASK_PHASE.set(None);
+                TASK_PHASE.set(outer);
                 polled
             }
             _ => Poll::Ready(()),

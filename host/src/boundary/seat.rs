@@ -106,7 +106,13 @@ impl<T: Send + Sync + 'static> Route<T> {
     pub(crate) fn enter(&self) -> Option<Inside<T>> {
         loop {
             let seat = self.seat()?;
-            let pass = seat.gate.enter()?;
+            let Some(pass) = seat.gate.enter() else {
+                // Shut because the route leads elsewhere by now? Then that way.
+                if self.leads_to(seat) {
+                    return None;
+                }
+                continue;
+            };
             let inside = Inside { seat, pass };
             // The seat may have gone to another module between the load and the count; then the route had
             // been changed before, and this load, which comes after, sees it.

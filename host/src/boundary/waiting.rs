@@ -33,13 +33,17 @@ pub(crate) struct Waiting {
 pub(crate) enum Parked {
     /// Its first poll has not returned yet.
     Unborn,
-    /// In this record, which stays where it is until the future is dropped.
-    Idle(Record),
+    /// In this record, which stays where it is until the future is dropped. The ticket goes with the future,
+    /// so that a caller who never looks again holds nothing.
+    Idle { record: Record, ticket: Ticket },
     /// Dropped, because the generation is going.
     Cancelled,
     /// It has ended, or its caller has dropped it.
     Ended,
 }
+
+/// The call's ticket, whichever kind of generation it is of.
+pub(crate) type Ticket = Box<dyn Send>;
 
 /// The address of a pinned call record.
 #[derive(Clone, Copy)]
@@ -107,11 +111,16 @@ impl Waiting {
             return false;
         }
         let Some(mut parked) = self.parked.try_lock() else { return false };
-        let Parked::Idle(record) = *parked else { return false };
-        *parked = Parked::Cancelled;
+        if !matches!(*parked, Parked::Idle { .. }) {
+            return false;
+        }
+        let Parked::Idle { record, ticket } = std::mem::replace(&mut *parked, Parked::Cancelled) else {
+            return false;
+        };
         // SAFETY: `Idle` says that the record is pinned and holds a future; the lock makes it ours.
         unsafe { drop_future(record) };
         drop(parked);
+        drop(ticket);
         self.wake();
         true
     }
@@ -198,7 +207,7 @@ impl WaitingCalls {
         let waiting: Vec<_> = {
             let mut calls = self.calls.lock();
             calls.cancelled = true;
-            calls.waiting.values().cloned().collect()
+            calls.waiting.drain().map(|(_, waiting)| waiting).collect()
         };
         for call in &waiting {
             call.cancel();

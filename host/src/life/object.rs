@@ -4,12 +4,18 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     task::{Context, Poll},
 };
 
 use oxide_plugin_api::{Envelope, Error, Payload};
-use tokio::{runtime::Handle, sync::RwLock};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, RwLock},
+};
 
 use crate::{
     boundary::{
@@ -35,11 +41,30 @@ pub(crate) struct InProcess {
     /// there so that a mistake of ours is an error and not two `&mut`.
     module: Arc<RwLock<Option<AnyModule>>>,
     frame: Frame,
+    cancel: Arc<CancelCalls>,
+}
+
+/// Tells the calls that wait to end.
+#[derive(Default)]
+struct CancelCalls {
+    told: Notify,
+    /// How many have ended because of it.
+    ended: AtomicU64,
 }
 
 impl InProcess {
     pub(crate) fn new(module: AnyModule, frame: Frame) -> Self {
-        Self { module: Arc::new(RwLock::new(Some(module))), frame }
+        Self { module: Arc::new(RwLock::new(Some(module))), frame, cancel: Arc::default() }
+    }
+
+    /// Ends the calls that wait, when their callers poll them.
+    pub(crate) fn cancel_calls(&self) {
+        self.cancel.told.notify_waiters();
+    }
+
+    /// How many calls `cancel_calls` has ended since this was last asked.
+    pub(crate) fn take_cancelled(&self) -> u64 {
+        self.cancel.ended.swap(0, SeqCst)
     }
 
     /// One call, to be polled by its caller.
@@ -50,11 +75,18 @@ impl InProcess {
         frame: Frame,
     ) -> BoxFuture<Result<Payload>> {
         let module = self.module.clone().try_read_owned();
+        let cancel = self.cancel.clone();
         let call = async move {
+            let told = cancel.told.notified();
             let module = module.map_err(|_| KernelError::new("the module is being changed"))?;
-            match &*module {
-                Some(module) => module.invoke(&method, payload).await,
-                None => Err(KernelError::new("the module is gone")),
+            let Some(module) = &*module else { return Err(KernelError::new("the module is gone")) };
+            tokio::select! {
+                biased;
+                answer = module.invoke(&method, payload) => answer,
+                () = told => {
+                    cancel.ended.fetch_add(1, SeqCst);
+                    Err(KernelError::Cancelled { module: String::new(), method: String::new() })
+                }
             }
         };
         Box::pin(Within { frame, runtime: None, future: Box::pin(call) })

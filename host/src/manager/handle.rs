@@ -68,7 +68,7 @@ pin_project! {
         method: &'a str,
         in_process: Option<InProcessCall>,
         #[pin]
-        foreign: ForeignCall<Generation>,
+        foreign: ForeignCall,
     }
 }
 
@@ -188,15 +188,21 @@ fn poll_in_process(
 }
 
 /// Writes the module's name into an error that does not know it.
-fn name(error: KernelError, entry: &Entry, method: &str) -> KernelError {
-    let module = entry.id.as_ref().to_owned();
-    match error {
-        KernelError::UnknownMethod { .. } => KernelError::UnknownMethod { module, method: method.to_owned() },
-        KernelError::HookPanicked { hook, message, .. } => {
-            KernelError::HookPanicked { module, hook, message }
+fn name(mut error: KernelError, entry: &Entry, called: &str) -> KernelError {
+    match &mut error {
+        // One with a name comes from a module that this one called.
+        KernelError::UnknownMethod { module, method } | KernelError::Cancelled { module, method }
+            if module.is_empty() =>
+        {
+            entry.id.as_ref().clone_into(module);
+            called.clone_into(method);
         }
-        other => other,
+        KernelError::HookPanicked { module, .. } if module.is_empty() => {
+            entry.id.as_ref().clone_into(module);
+        }
+        _ => {}
     }
+    error
 }
 
 #[cold]

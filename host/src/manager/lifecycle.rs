@@ -81,6 +81,12 @@ pub(crate) async fn ask<T>(
     receive.await.map_err(|_| gone())?
 }
 
+/// Has a module unloaded although nobody waits for the receipt.
+pub(crate) fn unload_unasked(entry: &Entry) {
+    let (reply, _) = oneshot::channel();
+    let _ = entry.ops.send(Op::Unload(None, reply));
+}
+
 /// Starts the actor of a registered module.
 pub(crate) fn run(shared: Arc<Shared>, entry: Arc<Entry>, mut ops: mpsc::UnboundedReceiver<Op>) {
     kernel::spawn(async move {
@@ -331,10 +337,18 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
             );
             cancelling.await.unwrap_or(0)
         }
-        Object::InProcess(_) => 0,
+        Object::InProcess(module) => {
+            module.cancel_calls();
+            0
+        }
+    };
+    let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
+    let calls = match &entry.generation.object {
+        Object::Foreign(_) => calls,
+        // Known only once their callers have polled them.
+        Object::InProcess(module) => module.take_cancelled() as usize,
     };
     let cancelled = calls + messages;
-    let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
     let left = gate.inside();
     Drain { drained, came_out: before.saturating_sub(cancelled + left) as u64, cancelled: cancelled as u64 }
 }

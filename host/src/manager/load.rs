@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
@@ -167,7 +167,7 @@ async fn build(
         ModuleKind::Wasm => "instantiate",
     };
     run_hook(&id, init, shared.limits.init, generation, || foreign.init()).await?;
-    generation.initialised.store(true, std::sync::atomic::Ordering::SeqCst);
+    generation.initialised.store(true, SeqCst);
     Ok((reservation, metadata))
 }
 
@@ -303,5 +303,8 @@ pub(crate) fn register(
     announce(shared, Event::ModuleLoaded { module_id: entry.id.as_ref().to_owned() });
     lifecycle::run(shared.clone(), entry.clone(), receive);
     mailbox::run(shared, &entry);
+    if shared.abandoned.load(SeqCst) {
+        lifecycle::unload_unasked(&entry);
+    }
     entry
 }

@@ -12,7 +12,11 @@ mod registry;
 mod services;
 mod unload;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
 
 use oxide_plugin_api::{ModuleKind, ModuleMetadata, ModuleState, Payload};
 use tokio::runtime::Handle;
@@ -55,9 +59,10 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // First: a load under way looks at it after it has registered.
+        self.shared.abandoned.store(true, SeqCst);
         for entry in self.shared.all() {
-            let (send, _) = tokio::sync::oneshot::channel();
-            let _ = entry.ops.send(Op::Unload(None, send));
+            lifecycle::unload_unasked(&entry);
         }
     }
 }
@@ -71,7 +76,8 @@ impl fmt::Debug for ModuleManager {
 }
 
 impl ModuleManager {
-    /// A manager that acts on the commands of `bus` and announces every transition there.
+    /// A manager that acts on the commands of `bus` and announces every transition there. A bus has one
+    /// manager: of two, each would answer that it does not know the other's modules.
     ///
     /// # Panics
     /// When the system gives it no threads; [`Host::new`](crate::Host::new) says so with an error.

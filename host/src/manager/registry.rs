@@ -1,6 +1,9 @@
 //! Which modules there are: one entry each, and the ids that are taken.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use oxide_plugin_api::{ModuleMetadata, ModuleState};
 use parking_lot::{Mutex, RwLock};
@@ -54,6 +57,8 @@ impl Entry {
 pub(crate) struct Shared {
     pub(crate) bus: MessageBus,
     pub(crate) limits: Limits,
+    /// The last manager is gone: what is registered from now on is unloaded at once.
+    pub(crate) abandoned: AtomicBool,
     modules: RwLock<HashMap<Arc<str>, Slot>>,
 }
 
@@ -95,7 +100,7 @@ impl Drop for Departure {
 
 impl Shared {
     pub(crate) fn new(bus: MessageBus, limits: Limits) -> Self {
-        Self { bus, limits, modules: RwLock::default() }
+        Self { bus, limits, abandoned: AtomicBool::new(false), modules: RwLock::default() }
     }
 
     pub(crate) fn find(&self, id: &str) -> Result<Arc<Entry>> {
