@@ -130,6 +130,13 @@ impl From<String> for Payload {
     }
 }
 
+impl From<serde_json::Value> for Payload {
+    /// The value as JSON text.
+    fn from(value: serde_json::Value) -> Self {
+        Self::from(value.to_string())
+    }
+}
+
 impl From<&str> for Payload {
     fn from(text: &str) -> Self {
         Self::from(text.as_bytes())

@@ -17,7 +17,9 @@ use super::{
 };
 use crate::{
     daemon::{Claim, Endpoint, ErrorReport, LoadReport, LoadRequest, SocketError},
+    error::KernelError,
     host::Host,
+    intake::{InspectedFile, LoadPolicy},
     manager::LoadOptions,
     report::ModuleInfo,
 };
@@ -125,6 +127,15 @@ async fn become_host(context: &Context, claim: Claim, request: LoadRequest) -> R
     options.id = request.id;
     let paths = request.paths.unwrap_or_default();
     let report = if paths.len() > 1 { foreground::Report::Array } else { foreground::Report::Object };
+    if let [path] = paths.as_slice() {
+        // What no host would take is told before one is begun for it.
+        let looked = InspectedFile::read(path).and_then(|file| file.check_loadable(&LoadPolicy::default()));
+        if let Err(refusal) = looked {
+            let mut failure = Failure::from(KernelError::from(refusal));
+            failure.report.path = Some(path.clone());
+            return Err(failure);
+        }
+    }
     let wanted = paths.into_iter().map(|path| (path, options.clone())).collect();
     context.printer.say("no host is running, so this is the host now; Ctrl-C ends it");
     foreground::serve(context, claim, Host::builder(), wanted, report).await
