@@ -56,7 +56,7 @@ async fn what_is_no_library_is_refused() {
     ];
     insta::assert_snapshot!(tellings.join("\n\n"), @r#"
     error[not_found]: `libmissing.so` does not exist
-    hint: check the path; a relative one starts at the current folder
+    hint: check the path
 
     error[not_a_file]: `libfolder.so` is a folder, not a file
     hint: name the plugin's library file itself

@@ -134,9 +134,7 @@ fn render(report: &ErrorReport, verbose: bool) -> String {
     for cause in chain {
         let _ = writeln!(text, "  caused by: {}", escape(cause));
     }
-    if let Some(path) = &report.path
-        && !path.file_name().is_some_and(|name| report.message.contains(&*name.to_string_lossy()))
-    {
+    if let Some(path) = &report.path {
         let _ = writeln!(text, "  file: {}", escape(&path.to_string_lossy()));
     }
     if let Some(hint) = &report.hint {

@@ -50,7 +50,7 @@ fn lines(receipt: &Receipt) -> Vec<String> {
     let mut lines = vec![format!("unloaded {id} (generation {generation}), {fate}")];
     lines.extend(receipt.retained_by.iter().map(|retention| format!("  held by {}", holder(retention))));
     if receipt.cancelled > 0 {
-        lines.push(format!("  {} waiting calls were cancelled", receipt.cancelled));
+        lines.push(format!("  waiting calls that were cancelled: {}", receipt.cancelled));
     }
     match receipt.stop {
         StopOutcome::Ok | StopOutcome::NotRunning => {}
@@ -99,7 +99,7 @@ mod tests {
         unloaded echo (generation 2), but its library is still mapped
           held by call: `wait` is still inside
           held by thread_local ×3
-          2 waiting calls were cancelled
+          waiting calls that were cancelled: 2
           its stop was skipped: a call is still inside
           its destructor was skipped
         "#);

@@ -99,11 +99,7 @@ fn missing(path: &Path, error: &io::Error) -> Fault {
             "point the link to the plugin's library, or name the library itself",
         );
     }
-    Fault::new(
-        RefusalReason::NotFound,
-        "does not exist",
-        "check the path; a relative one starts at the current folder",
-    )
+    Fault::new(RefusalReason::NotFound, "does not exist", "check the path")
 }
 
 fn unreadable(error: &io::Error) -> Fault {

@@ -127,11 +127,25 @@ pub(crate) fn set_state(entry: &Entry, state: ModuleState) {
 }
 
 pub(crate) fn announce(shared: &Shared, event: Event) {
+    record(&event);
     shared.bus.announce(Envelope::new(KERNEL, event));
+}
+
+/// What is announced goes to the log, too: who reads only that can follow every module's life.
+fn record(event: &Event) {
+    match event {
+        Event::ModuleLoaded { module_id } => tracing::info!(module = module_id, "loaded"),
+        Event::ModuleStarted { module_id } => tracing::info!(module = module_id, "started"),
+        Event::ModuleStopped { module_id } => tracing::info!(module = module_id, "stopped"),
+        Event::ModuleUnloaded { module_id, .. } => tracing::info!(module = module_id, "unloaded"),
+        Event::ModuleFailed { module_id, reason } => tracing::warn!(module = module_id, reason, "failed"),
+        _ => {}
+    }
 }
 
 /// Announces what a command asked for; the announcement is its answer.
 fn answer(shared: &Shared, asked: &Asked, event: Event) {
+    record(&event);
     let mut envelope = Envelope::new(KERNEL, event);
     envelope.correlation_id = asked.command;
     shared.bus.announce(envelope);

@@ -143,7 +143,9 @@ impl ModuleManager {
         let shared = self.inner.shared.clone();
         let runtime = Handle::try_current().ok();
         let work = kernel::spawn(async move {
-            let entry = load::load(&shared, &loading, path, &options).await?;
+            let entry = load::load(&shared, &loading, path.clone(), &options).await.inspect_err(|error| {
+                tracing::warn!(path = %path.display(), %error, "not loaded");
+            })?;
             if options.start
                 && let Err(error) = start(&entry, runtime.clone()).await
             {

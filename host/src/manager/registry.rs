@@ -184,6 +184,9 @@ impl Drop for Reservation {
 /// The longest id, in bytes.
 const LONGEST_ID: usize = 128;
 
+/// Names that are sources on the bus and no modules: the manager's, and the command line's.
+const RESERVED: [&str; 2] = [super::lifecycle::KERNEL, "operator"];
+
 /// Whether a module may be managed under this id.
 ///
 /// # Errors
@@ -197,6 +200,10 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
         format!("it holds the control character {character:?}")
     } else if id.contains('/') {
         "it holds a `/`".to_owned()
+    } else if id.starts_with('-') {
+        "it begins with `-`, as options do".to_owned()
+    } else if RESERVED.contains(&id) {
+        "the host itself speaks under this name".to_owned()
     } else if id.trim() != id {
         "it begins or ends with white space".to_owned()
     } else {
@@ -211,7 +218,7 @@ mod tests {
 
     #[test]
     fn absurd_ids_are_refused_and_sensible_ones_taken() {
-        for id in ["", " x", "a/b", "a\nb", "\u{7f}", &"x".repeat(129)] {
+        for id in ["", " x", "-x", "kernel", "operator", "a/b", "a\nb", "\u{7f}", &"x".repeat(129)] {
             assert!(check_id(id).is_err(), "{id:?}");
         }
         for id in ["echo", "my module", "ümläut", "a.b-c_d", &"x".repeat(128)] {

@@ -11,7 +11,6 @@ use std::{
 };
 
 use oxide_plugin_api::ffi::describe::{ABI_VERSION, MAGIC, RUSTC, TARGET};
-use tempfile::TempDir;
 
 /// How much room a patched description has in [`plugin`].
 pub(crate) const ROOM: usize = 4096;
@@ -64,10 +63,15 @@ pub(crate) fn description() -> Vec<u8> {
     describe(ABI_VERSION, &pairs())
 }
 
-/// A folder for one test binary's libraries.
+/// A folder for one test binary's libraries. Statics are not dropped, so it is one that the next run begins anew.
 pub(crate) fn folder() -> &'static Path {
-    static FOLDER: OnceLock<TempDir> = OnceLock::new();
-    FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path()
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    })
 }
 
 /// Builds a cdylib and returns its bytes.
