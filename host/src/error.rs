@@ -204,7 +204,10 @@ impl KernelError {
                 format!("unload `{id}` first, or load this file under another id with --id")
             }
             Self::UnknownModule(_) => "`oxide-host list` shows the modules there are".to_owned(),
-            Self::InvalidId { .. } => "an id is 1 to 128 bytes without `/` and control characters".to_owned(),
+            Self::InvalidId { .. } => {
+                "an id is 1 to 128 bytes, without `/` and control characters, and begins with no `-`"
+                    .to_owned()
+            }
             Self::NotRunning { module, .. } => format!("`oxide-host start {module}` starts it"),
             Self::HookTimedOut { .. } => {
                 "the deadlines are set in the host's configuration (`init_timeout`, `start_timeout`, \

@@ -9,7 +9,8 @@ use crate::{Envelope, Error, MessageBus, Payload, Result, SavedState};
 /// What a module says about itself. It has these five fields for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleMetadata {
-    /// The name the module is managed under: 1 to 128 bytes, no control characters, no `/`.
+    /// The name the module is managed under: 1 to 128 bytes, no control characters, no `/`, no `-` at its
+    /// beginning. `kernel` and `operator` are taken.
     pub id: String,
     /// A name for people.
     pub name: String,
