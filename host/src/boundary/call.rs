@@ -5,23 +5,21 @@
 use std::{
     marker::PhantomPinned,
     mem::MaybeUninit,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     ptr::{self, NonNull},
-    sync::{Arc, OnceLock},
-    task::{Context, Waker},
+    sync::Arc,
+    task::Context,
 };
 
 use oxide_plugin_api::{
     Payload,
-    ffi::{
-        bytes::FfiBytes,
-        call::{Call, WakerHeader, WakerVTable},
-        outcome::status,
-    },
+    ffi::{bytes::FfiBytes, call::Call, outcome::status},
 };
 
 use super::{
     frames::{self, Frame},
+    lent_waker::LentWaker,
     module::ForeignModule,
     seat::Inside,
     waiting::{Parked, Record, Waiting, drop_future},
@@ -197,7 +195,7 @@ impl ForeignCall {
             error: MaybeUninit::uninit(),
         }));
         let caller = context.waker();
-        let lent = LentWaker { _header: WakerHeader { vtable: &LENT }, caller, kept: OnceLock::new() };
+        let lent = LentWaker::of(caller);
         let target = foreign.target();
         super::log::refresh_level();
         let ended = frames::within(foreign.frame(), || {
@@ -211,7 +209,19 @@ impl ForeignCall {
             // while the ticket, which is dropped after it, still keeps the plugin.
             return Ok(unsafe { this.end(ended, call) });
         }
-        let waiting = lent.kept.into_inner().unwrap_or_else(|| Waiting::new(caller));
+        let kept = lent.into_kept();
+        let waiting = match kept.map_or_else(|| catch_unwind(AssertUnwindSafe(|| Waiting::new(caller))), Ok) {
+            Ok(waiting) => waiting,
+            Err(payload) => {
+                // The caller's waker panicked when it was cloned; the plugin's future must not stay behind.
+                if let Some(record) = NonNull::new(call) {
+                    // SAFETY: the plugin has just placed its future there; nobody else knows of it.
+                    frames::within(foreign.frame(), || unsafe { drop_future(Record(record)) });
+                }
+                drop(inside);
+                resume_unwind(payload);
+            }
+        };
         this.wait(inside, waiting, call);
         Ok(Step::Pending)
     }
@@ -259,10 +269,15 @@ impl ForeignCall {
     pub(crate) fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Step {
         // SAFETY: nothing is moved out of the pinned fields.
         let this = unsafe { self.get_unchecked_mut() };
-        let Some(call) = this.waiting.take() else { return Step::Cancelled };
-        let waiting = call.waiting.clone();
+        let Some(call) = &this.waiting else { return Step::Cancelled };
+        let (waiting, frame) = (call.waiting.clone(), call.frame);
+        // The caller's own waker may panic here: nothing has been taken out yet.
         waiting.set_waker(context.waker());
-        let mut parked = waiting.lock();
+        // An unload may have asked while nobody was polling.
+        frames::within(frame, || waiting.cancel_if_asked());
+        // Only a canceller can have it: it wakes us when the plugin's future has been dropped.
+        let Some(mut parked) = waiting.try_lock() else { return Step::Pending };
+        let Some(call) = this.waiting.take() else { return Step::Cancelled };
         let polled = match &*parked {
             Parked::Idle { record, .. } => {
                 // SAFETY: `Idle` says that the record is pinned, holds a future, and that a ticket keeps the
@@ -361,89 +376,4 @@ unsafe fn failed(ended: u8, call: *mut Call) -> Step {
     // SAFETY: the plugin writes the error before it says anything but pending and ok, and it is read once.
     let outcome = unsafe { (*call).error.assume_init_read() };
     Step::Failed(ended, Box::new(outcome.into_error(oxide_plugin_api::ErrorKind::Failed)))
-}
-
-/// The waker of a first poll: borrowed from the caller, and turned into a [`Waiting`] when the plugin
-/// clones it.
-#[repr(C)]
-struct LentWaker<'a> {
-    _header: WakerHeader,
-    caller: &'a Waker,
-    kept: OnceLock<Arc<Waiting>>,
-}
-
-impl LentWaker<'_> {
-    /// The call has ended in its first poll: a waker that the plugin kept all the same wakes nobody any more,
-    /// and does not keep the caller's task.
-    #[inline]
-    fn has_ended(&self) {
-        if let Some(kept) = self.kept.get() {
-            kept.clear_waker();
-        }
-    }
-}
-
-static LENT: WakerVTable =
-    WakerVTable { clone: lent_clone, wake: lent_wake, wake_by_ref: lent_wake, drop: lent_drop };
-
-unsafe extern "C" fn lent_clone(header: *const WakerHeader) -> *const WakerHeader {
-    // SAFETY: the lent waker is used during its poll only; what is passed is the address of the whole.
-    let lent = unsafe { &*header.cast::<LentWaker<'_>>() };
-    let kept = lent.kept.get_or_init(|| Waiting::new(lent.caller));
-    Arc::into_raw(kept.clone()).cast()
-}
-
-unsafe extern "C" fn lent_wake(header: *const WakerHeader) {
-    // SAFETY: as in `lent_clone`.
-    let lent = unsafe { &*header.cast::<LentWaker<'_>>() };
-    // A caller's waker that panics must not unwind into the plugin.
-    let woken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lent.caller.wake_by_ref()));
-    drop(woken);
-}
-
-/// Never called: a lent waker is borrowed.
-unsafe extern "C" fn lent_drop(_: *const WakerHeader) {}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering::SeqCst},
-        task::Wake,
-    };
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Caller(AtomicUsize);
-
-    impl Wake for Caller {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
-
-    /// The caller's waker is the caller's to drop, whatever a plugin keeps.
-    #[test]
-    fn a_waker_kept_after_a_call_that_ended_at_once_does_not_keep_the_caller() {
-        let task = Arc::new(Caller::default());
-        let caller = Waker::from(task.clone());
-        let lent =
-            LentWaker { _header: WakerHeader { vtable: &LENT }, caller: &caller, kept: OnceLock::new() };
-        // SAFETY: the lent waker lives; what it gives is given back below.
-        let kept = unsafe { lent_clone((&raw const lent).cast()) };
-        // SAFETY: a kept waker, as the plugin has it.
-        let vtable = unsafe { (*kept).vtable };
-        // SAFETY: as above.
-        unsafe { (vtable.wake_by_ref)(kept) };
-        assert_eq!(task.0.load(SeqCst), 1);
-        lent.has_ended();
-        drop(caller);
-        assert_eq!(Arc::strong_count(&task), 1, "the plugin's waker keeps the caller's task");
-        // SAFETY: as above; the second gives it back.
-        unsafe {
-            (vtable.wake_by_ref)(kept);
-            (vtable.drop)(kept);
-        }
-        assert_eq!(task.0.load(SeqCst), 1);
-    }
 }

@@ -28,9 +28,21 @@ use crate::sys::barrier;
 pub(crate) struct Gate<const N: usize> {
     closed: CachePadded<AtomicBool>,
     slots: [CachePadded<Slot>; N],
-    /// Shut and empty, once that was seen. The lock orders those who look.
-    empty: Mutex<bool>,
+    /// The lock orders those who look.
+    seen: Mutex<Seen>,
     drained: Notify,
+}
+
+/// What is known of a gate by those who look whether it is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Open, or being shut: until the barrier has run, somebody's entry may not be visible yet, so that
+    /// nobody may say that the gate is empty.
+    Open,
+    /// Shut, and all who went in are visible.
+    Shut,
+    /// Shut, and nobody is inside.
+    Empty,
 }
 
 #[derive(Debug, Default)]
@@ -51,16 +63,16 @@ impl<const N: usize> Gate<N> {
         Self {
             closed: CachePadded::new(AtomicBool::new(true)),
             slots: std::array::from_fn(|_| CachePadded::default()),
-            empty: Mutex::new(true),
+            seen: Mutex::new(Seen::Empty),
             drained: Notify::new(),
         }
     }
 
     /// Lets callers in. The gate must be drained.
     pub(crate) fn open(&self) {
-        let mut empty = self.empty.lock();
-        debug_assert!(*empty, "a gate is opened only after its drain");
-        *empty = false;
+        let mut seen = self.seen.lock();
+        debug_assert_eq!(*seen, Seen::Empty, "a gate is opened only after its drain");
+        *seen = Seen::Open;
         self.closed.store(false, Release);
     }
 
@@ -80,13 +92,13 @@ impl<const N: usize> Gate<N> {
     /// Goes in although the gate is shut, on the strength of somebody being inside: a call that comes back
     /// from inside one of the generation's own calls. Refused once the gate was seen empty.
     pub(crate) fn enter_nested(&self) -> Option<Pass> {
-        let empty = self.empty.lock();
-        if *empty {
+        let seen = self.seen.lock();
+        if *seen == Seen::Empty {
             return None;
         }
         // Under the lock, so whoever looks from now on sees it.
         self.count(|slot| &slot.entered);
-        drop(empty);
+        drop(seen);
         Some(Pass(()))
     }
 
@@ -104,6 +116,11 @@ impl<const N: usize> Gate<N> {
     pub(crate) fn shut(&self) -> usize {
         self.closed.store(true, SeqCst);
         barrier::heavy();
+        let mut seen = self.seen.lock();
+        if *seen == Seen::Open {
+            *seen = Seen::Shut;
+        }
+        drop(seen);
         let inside = self.inside();
         self.look();
         inside
@@ -118,7 +135,7 @@ impl<const N: usize> Gate<N> {
 
     /// Whether it is shut and nobody is inside.
     pub(crate) fn is_drained(&self) -> bool {
-        *self.empty.lock()
+        *self.seen.lock() == Seen::Empty
     }
 
     /// Waits until it is shut and nobody is inside.
@@ -148,10 +165,11 @@ impl<const N: usize> Gate<N> {
     /// Looks whether a shut gate is empty, and says so the first time.
     #[cold]
     fn look(&self) {
-        let mut empty = self.empty.lock();
-        if !*empty && self.closed.load(SeqCst) && self.inside() == 0 {
-            *empty = true;
-            drop(empty);
+        let mut seen = self.seen.lock();
+        // Before the barrier of `shut` it is too early; then `shut` looks itself, after it.
+        if *seen == Seen::Shut && self.inside() == 0 {
+            *seen = Seen::Empty;
+            drop(seen);
             self.drained.notify_waiters();
         }
     }
@@ -254,6 +272,20 @@ mod tests {
         gate.leave(inner);
         assert!(gate.is_drained());
         assert!(gate.enter_nested().is_none());
+    }
+
+    /// Between the closing and the barrier an entry may not be visible yet: who leaves then must not say that
+    /// nobody is inside.
+    #[test]
+    fn nobody_but_the_shutter_says_so_before_the_barrier_has_run() {
+        let gate = Gate::<4>::shut_from_the_start();
+        gate.open();
+        let pass = gate.enter().unwrap();
+        gate.closed.store(true, SeqCst);
+        gate.leave(pass);
+        assert!(!gate.is_drained());
+        gate.shut();
+        assert!(gate.is_drained());
     }
 
     fn nobody_is_inside_after_the_drain<const N: usize>() {

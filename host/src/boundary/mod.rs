@@ -11,6 +11,7 @@ pub(crate) mod gate;
 pub(crate) mod hooks;
 pub(crate) mod lend;
 pub(crate) mod lend_table;
+pub(crate) mod lent_waker;
 pub(crate) mod library;
 pub(crate) mod log;
 pub(crate) mod module;

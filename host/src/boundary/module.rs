@@ -50,6 +50,17 @@ pub(crate) struct NotMade {
     pub(crate) why: HookEnd<()>,
 }
 
+impl NotMade {
+    /// Joins the plugin's own runtime, which `attach` may have built. Blocks as long as that takes.
+    pub(crate) fn detach(&self) -> bool {
+        let Some(_ticket) = self.lending.ticket() else { return false };
+        let root = self.library.root();
+        // SAFETY: there is no object; called once, by the undertaker. Without an `attach` it does nothing.
+        let detached = self.lending.within(|| unsafe { (root.detach())() });
+        matches!(end_of(detached), HookEnd::Ok(_))
+    }
+}
+
 /// An object's address on its way to a life thread.
 struct Object(*mut ());
 
@@ -90,8 +101,10 @@ impl ForeignModule {
         }
         // SAFETY: attached before, and called once.
         let created = lending.within(|| unsafe { (root.create())() });
+        // Copied and freed while the ticket still keeps the plugin.
+        let end = end_of(created.outcome);
         drop(ticket);
-        match end_of(created.outcome) {
+        match end {
             HookEnd::Ok(_) => {}
             end => return Err(not_made(library, lending, end)),
         }

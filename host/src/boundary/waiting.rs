@@ -89,19 +89,22 @@ impl Waiting {
     /// Wakes the caller.
     fn wake(&self) {
         if let Some(waker) = &*self.waker.lock() {
-            // A caller's waker that panics must not unwind into a plugin.
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake_by_ref()));
+            calmly(|| waker.wake_by_ref());
         }
     }
 
-    /// Drops the plugin's future if it is waiting, now or when its present poll is over.
-    /// Tells whether it was dropped now.
-    pub(crate) fn cancel(&self) -> bool {
+    /// Has the plugin's future dropped at the next `cancel_if_asked`, and wakes the caller, whose poll looks.
+    fn ask_to_cancel(&self) {
         self.cancel.store(true, SeqCst);
         // Either our look at the lock comes after the poller's unlock, or its look at `cancel`, which comes
         // after that, sees ours. The lock itself orders neither.
         fence(SeqCst);
-        self.cancel_if_asked()
+        self.wake();
+    }
+
+    /// Locks the plugin's future, unless somebody is cancelling it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Parked>> {
+        self.parked.try_lock()
     }
 
     /// Does what `cancel` asked for while the future was being polled. To be called after every unlock.
@@ -123,6 +126,16 @@ impl Waiting {
         drop(ticket);
         self.wake();
         true
+    }
+}
+
+/// Runs a caller's waker: what panics in it, or in the drop of its panic's payload, must not unwind into a
+/// plugin.
+pub(crate) fn calmly(wake: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(wake))
+        && let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
+    {
+        std::mem::forget(second);
     }
 }
 
@@ -209,8 +222,12 @@ impl WaitingCalls {
             calls.cancelled = true;
             calls.waiting.drain().map(|(_, waiting)| waiting).collect()
         };
+        // All are told first: one whose future blocks when it is dropped must not keep the others waiting.
         for call in &waiting {
-            call.cancel();
+            call.ask_to_cancel();
+        }
+        for call in &waiting {
+            call.cancel_if_asked();
         }
         waiting.len()
     }

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll},
 };
@@ -48,6 +48,8 @@ pub(crate) struct InProcess {
 #[derive(Default)]
 struct CancelCalls {
     told: Notify,
+    /// Also for those that begin to wait from now on, until `reopen`.
+    cancelled: AtomicBool,
     /// How many have ended because of it.
     ended: AtomicU64,
 }
@@ -59,7 +61,13 @@ impl InProcess {
 
     /// Ends the calls that wait, when their callers poll them.
     pub(crate) fn cancel_calls(&self) {
+        self.cancel.cancelled.store(true, SeqCst);
         self.cancel.told.notify_waiters();
+    }
+
+    /// Calls may wait again, because the gate is about to be opened.
+    pub(crate) fn reopen(&self) {
+        self.cancel.cancelled.store(false, SeqCst);
     }
 
     /// How many calls `cancel_calls` has ended since this was last asked.
@@ -77,7 +85,12 @@ impl InProcess {
         let module = self.module.clone().try_read_owned();
         let cancel = self.cancel.clone();
         let call = async move {
-            let told = cancel.told.notified();
+            let told = async {
+                let told = cancel.told.notified();
+                if !cancel.cancelled.load(SeqCst) {
+                    told.await;
+                }
+            };
             let module = module.map_err(|_| KernelError::new("the module is being changed"))?;
             let Some(module) = &*module else { return Err(KernelError::new("the module is gone")) };
             tokio::select! {

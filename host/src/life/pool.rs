@@ -4,7 +4,6 @@
 //! belongs to the process, not to a host: work begun here is finished here, whoever is dropped meanwhile.
 
 use std::{
-    cell::Cell,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::LazyLock,
@@ -40,10 +39,6 @@ struct State {
 
 static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
 
-thread_local! {
-    static IS_LIFE_THREAD: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Runs `job` on a life thread, soon.
 pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
     let mut state = POOL.state.lock();
@@ -76,13 +71,7 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     task.detach();
 }
 
-/// Runs `job` on a life thread: at once when this is one.
-pub(crate) fn run_here_or_there(job: Box<dyn FnOnce() + Send>) {
-    if IS_LIFE_THREAD.get() { job() } else { run(job) }
-}
-
 fn serve() {
-    IS_LIFE_THREAD.set(true);
     loop {
         let job = {
             let mut state = POOL.state.lock();

@@ -19,11 +19,10 @@ use super::{
 };
 use crate::{
     boundary::{
-        gate::Gate,
         hooks::HookEnd,
         lend::{Lending, Phase},
-        library::{CheckedLibrary, Closed},
-        module::ForeignModule,
+        library::Closed,
+        module::{ForeignModule, NotMade},
     },
     intake::LinkFacts,
     kernel,
@@ -98,20 +97,40 @@ pub(crate) async fn end(
 }
 
 /// Ends a library whose module could not be made.
-pub(crate) async fn end_unmade(module: &str, library: CheckedLibrary, lending: Arc<Lending>, origin: Origin) {
+pub(crate) async fn end_unmade(module: &str, not_made: Box<NotMade>, origin: Origin) {
     let mut holders = Holders::default();
+    let lending = not_made.lending.clone();
     revoke(&lending, &mut holders).await;
-    lending.work.shut();
+    let detached = hook::run_blocking(
+        STEP * 2,
+        move || {
+            let detached = not_made.detach();
+            (not_made, detached)
+        },
+        // Too late to be closed; it is listed as retained already.
+        std::mem::forget,
+    )
+    .await;
+    match &detached {
+        Some((_, true)) => {}
+        _ => holders.add(Holder::Thread, 1, "the plugin's own runtime could not be joined"),
+    }
+    seal(&lending, &mut holders).await;
     static_holders(&origin.facts, &mut holders);
-    if holders.is_empty() {
-        let closed = loader::run("closing a library".to_owned(), move || library.close(), drop).await;
-        match closed {
-            Ok(Closed::Unmapped) => return,
-            Ok(Closed::StillMapped) => holders.add(Holder::Loader, 1, "it is still in the process's map"),
-            Err(error) => holders.add(Holder::Loader, 1, error.to_string()),
+    if let Some((not_made, _)) = detached {
+        let NotMade { library, .. } = *not_made;
+        if holders.is_empty() {
+            let closed = loader::run("closing a library".to_owned(), move || library.close(), drop).await;
+            match closed {
+                Ok(Closed::Unmapped) => return,
+                Ok(Closed::StillMapped) => {
+                    holders.add(Holder::Loader, 1, "it is still in the process's map");
+                }
+                Err(error) => holders.add(Holder::Loader, 1, error.to_string()),
+            }
+        } else {
+            std::mem::forget(library);
         }
-    } else {
-        std::mem::forget(library);
     }
     std::mem::forget(lending);
     remember(module, 0, Some(&origin), holders.0);
@@ -208,7 +227,7 @@ async fn destroy(generation: Arc<Generation>, holders: &mut Holders) -> DropOutc
 /// Seals the generation, and closes it if nothing can hold it. Tells whether it is gone.
 async fn close(generation: &Arc<Generation>, holders: &mut Holders) -> bool {
     let Object::Foreign(foreign) = &generation.object else { return true };
-    seal(foreign, holders).await;
+    seal(foreign.lending(), holders).await;
     if let Some(origin) = &generation.origin {
         static_holders(&origin.facts, holders);
     }
@@ -239,8 +258,8 @@ fn close_foreign(generation: &Generation) -> Option<Closed> {
 }
 
 /// Nobody gets a ticket any more; waits for those that are out.
-async fn seal(foreign: &ForeignModule, holders: &mut Holders) {
-    let work: &Gate<1> = &foreign.lending().work;
+async fn seal(lending: &Lending, holders: &mut Holders) {
+    let work = &lending.work;
     work.shut();
     if holders.0.iter().any(|holder| holder.holder == Holder::Call) {
         // It stays anyway: nothing would be won by waiting for who is known not to come out.

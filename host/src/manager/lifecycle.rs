@@ -246,8 +246,9 @@ async fn start(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     .await;
     match started {
         Ok(()) => {
-            if let Object::Foreign(foreign) = &generation.object {
-                foreign.waiting_calls().reopen();
+            match &generation.object {
+                Object::Foreign(foreign) => foreign.waiting_calls().reopen(),
+                Object::InProcess(module) => module.reopen(),
             }
             // The gate first: whoever sees it running may call it.
             entry.seat.gate().open();

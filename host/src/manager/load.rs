@@ -213,7 +213,7 @@ async fn create(
         move |late| match late {
             Ok(made) => undertaker::end_late(late_name, made, late_origin),
             Err(not_made) => {
-                kernel::spawn(async move { bury(&late_name, *not_made, late_origin).await });
+                kernel::spawn(async move { bury(&late_name, not_made, late_origin).await });
             }
         },
     )
@@ -223,15 +223,15 @@ async fn create(
         Some(Ok(made)) => Ok(made),
         Some(Err(not_made)) => {
             let error = error_of(&module, "the constructor", &not_made.why);
-            bury(&module, *not_made, origin).await;
+            bury(&module, not_made, origin).await;
             Err(error)
         }
         None => Err(KernelError::HookTimedOut { module, hook: "the constructor", after: limit }),
     }
 }
 
-async fn bury(module: &str, not_made: NotMade, origin: Origin) {
-    undertaker::end_unmade(module, not_made.library, not_made.lending, origin).await;
+async fn bury(module: &str, not_made: Box<NotMade>, origin: Origin) {
+    undertaker::end_unmade(module, not_made, origin).await;
 }
 
 async fn ask_metadata(

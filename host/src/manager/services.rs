@@ -58,7 +58,8 @@ impl Services for ManagerServices {
     }
 
     fn run(&self, work: Box<dyn FnOnce() + Send>) {
-        pool::run_here_or_there(work);
+        // Never at once: whoever wakes may be in the middle of another module's code.
+        pool::run(work);
     }
 }
 

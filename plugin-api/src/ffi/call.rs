@@ -214,21 +214,18 @@ unsafe fn drop_future(record: &mut Call) {
 unsafe extern "C" fn drop_placed<F>(call: *mut Call) {
     // SAFETY: the host, or `drop_future`, calls this once for the `F` that stands in the slot.
     let future = unsafe { (*call).future }.cast::<F>();
-    report_drop(guard(|| {
-        let _runtime = crate::runtime::enter();
-        // SAFETY: as above.
-        unsafe { ptr::drop_in_place(future) };
-    }));
+    // Apart: entering panics on a thread that is ending, and the future must be dropped all the same.
+    let _runtime = guard(crate::runtime::enter).ok();
+    // SAFETY: as above.
+    report_drop(guard(|| unsafe { ptr::drop_in_place(future) }));
 }
 
 unsafe extern "C" fn drop_boxed<F>(call: *mut Call) {
     // SAFETY: the host, or `drop_future`, calls this once for the boxed `F`.
     let future = unsafe { (*call).future }.cast::<F>();
-    report_drop(guard(|| {
-        let _runtime = crate::runtime::enter();
-        // SAFETY: as above.
-        drop(unsafe { Box::from_raw(future) });
-    }));
+    let _runtime = guard(crate::runtime::enter).ok();
+    // SAFETY: as above.
+    report_drop(guard(|| drop(unsafe { Box::from_raw(future) })));
 }
 
 /// A panic in a destructor has no caller to go to: it goes to the log.
