@@ -262,3 +262,25 @@ fn a_reader_that_has_enough_is_no_error() {
     let ended = child.wait_with_output().expect("it ends");
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
 }
+
+/// Its hook is left where it is: the process ends under it, without finalisers.
+#[test]
+fn a_host_told_to_end_in_the_middle_of_a_load_ends() {
+    let folder = Folder::new();
+    let (flag, inside) = (folder.path("flag"), folder.path("flag.inside"));
+    for deed in ["hang", "block"] {
+        let config = json!({ "id": "m", "configure": format!("{deed}:{}", flag.display()) }).to_string();
+        let mut load = folder.oxide(["load", "--id", "m", "--config", &config]);
+        let mut host = Running::start(load.arg(oxide_tests::misbehaving()));
+        host.wait_for("listening on");
+        let begun = std::time::Instant::now();
+        while !inside.exists() {
+            assert!(begun.elapsed().as_secs() < 60, "configure never ran");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let ended = host.interrupt().expect(0);
+        assert!(ended.stderr.contains("there was nothing to unload"), "{ended:?}");
+        assert!(is_clean(&folder.socket));
+        fs::remove_file(&inside).expect("removed");
+    }
+}

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use oxide_plugin_api::ModuleState;
 use tokio::sync::oneshot;
 
 use super::{Context, Exit, Failure, Printer, load::say_loaded, unload::say_receipt};
@@ -62,6 +63,12 @@ pub(super) async fn serve(
             Ok(Exit::Done)
         }
     };
+    for module in host.list().await {
+        if matches!(module.state, ModuleState::Starting | ModuleState::Stopping) {
+            printer
+                .say(format_args!("waiting for {}, which is {}, to its deadline", module.id, module.state));
+        }
+    }
     drop(stop);
     let receipts = tokio::select! {
         receipts = &mut serving => receipts.unwrap_or_default(),
@@ -73,11 +80,9 @@ pub(super) async fn serve(
         }
     };
     say_summary(printer, &receipts);
-    if host.retained().is_empty() && receipts.iter().all(|receipt| receipt.unmapped) {
-        return result;
-    }
     host.remove_copies();
-    // Finalisers must not run under the threads of a plugin that is still mapped.
+    // Finalisers must not run under the threads of a plugin that is still mapped, nor under a hook of one that
+    // was being loaded when the signal came.
     leave(printer.finish(result))
 }
 
