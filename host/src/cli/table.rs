@@ -10,12 +10,14 @@ use super::text::escape;
 const GAP: usize = 2;
 /// No column is cut to less than this.
 const LEAST: usize = 8;
+/// Nor to less than this, while an over-long id can be given a line of its own instead.
+const COMFORTABLE: usize = 20;
 const HEADING: Style = Style::new().bold();
 
 /// What may happen to a column that is too wide.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// It is shown whole, whatever that costs: ids are there to be copied.
+    /// It is shown whole, for ids are there to be copied: one too long for its column has a line of its own.
     Whole,
     /// Its end is cut.
     CutEnd,
@@ -61,7 +63,11 @@ pub(super) fn render<const N: usize>(
             let _ = write!(table, "{}{text}{}", cell.style.render(), cell.style.render_reset());
             // Nothing after the last column, so that no line ends in blanks.
             if row[index + 1..].iter().any(|cell| !cell.text.is_empty()) {
-                let blanks = widths[index].saturating_sub(text.width()) + GAP;
+                let mut blanks = widths[index].saturating_sub(text.width()) + GAP;
+                if text.width() > widths[index] {
+                    table.push('\n');
+                    blanks = widths[..=index].iter().map(|width| width + GAP).sum();
+                }
                 table.extend(std::iter::repeat_n(' ', blanks));
             }
         }
@@ -70,12 +76,16 @@ pub(super) fn render<const N: usize>(
     table
 }
 
-/// Takes from the widest column that may be cut, until the line fits or nothing is left to take.
+/// Takes from the widest column, one by one: from those that may be cut as long as they stay comfortable, then
+/// from those that are shown whole, then from the former again; until the line fits or nothing is left to take.
 fn shrink<const N: usize>(widths: &mut [usize; N], fits: [Fit; N], terminal: usize) {
     while widths.iter().sum::<usize>() + GAP * (N - 1) > terminal {
-        let widest =
-            (0..N).filter(|&i| fits[i] != Fit::Whole && widths[i] > LEAST).max_by_key(|&i| widths[i]);
-        match widest {
+        let widest = |whole: bool, least: usize| {
+            (0..N)
+                .filter(|&i| (fits[i] == Fit::Whole) == whole && widths[i] > least)
+                .max_by_key(|&i| widths[i])
+        };
+        match widest(false, COMFORTABLE).or(widest(true, COMFORTABLE)).or(widest(false, LEAST)) {
             Some(index) => widths[index] -= 1,
             None => return,
         }
@@ -134,14 +144,15 @@ mod tests {
         echo  …/releases/2026/libecho.so  x x x x x x x x x x x x x…
         日本  …本/日本/日本/日本/日本.so
         "#);
-        insta::assert_snapshot!(plain(&render(columns, &rows, 60)), @r#"
-        ID                                                                            PATH      WHAT
-        echo                                                                          …echo.so  x x x x…
-        日本                                                                          …日本.so
-        a-very-long-id-that-somebody-has-to-copy-from-here-to-somewhere-else-one-day  /a.so     esc \u{…
-        "#);
-        for line in plain(&render(columns, &rows[..2], 60)).lines() {
-            assert!(line.width() <= 60, "{line}");
+        insta::assert_snapshot!(plain(&render(columns, &rows, 60)), @r"
+        ID                    PATH                WHAT
+        echo                  …s/2026/libecho.so  x x x x x x x x x…
+        日本                  …日本/日本/日本.so
+        a-very-long-id-that-somebody-has-to-copy-from-here-to-somewhere-else-one-day
+                              /a.so               esc \u{1b}[2J
+        ");
+        for line in plain(&render(columns, &rows, 60)).lines() {
+            assert!(line.width() <= 60 || line == long, "{line}");
         }
     }
 }
