@@ -36,6 +36,9 @@ pub struct Config {
     /// How long an unload waits for the calls inside before it cancels them.
     #[serde(default, deserialize_with = "duration")]
     pub drain_timeout: Option<Duration>,
+    /// How long an unload waits for the threads that the module started.
+    #[serde(default, deserialize_with = "duration")]
+    pub thread_timeout: Option<Duration>,
     /// How long a module may take over one message.
     #[serde(default, deserialize_with = "duration")]
     pub message_timeout: Option<Duration>,
@@ -112,6 +115,9 @@ impl Config {
         }
         if let Some(timeout) = self.drain_timeout {
             builder = builder.drain_timeout(timeout);
+        }
+        if let Some(timeout) = self.thread_timeout {
+            builder = builder.thread_timeout(timeout);
         }
         if let Some(timeout) = self.message_timeout {
             builder = builder.message_timeout(timeout);
@@ -257,6 +263,7 @@ mod tests {
             start_timeout = 5
             stop_timeout = "500ms"
             drain_timeout = 0.25
+            thread_timeout = "2s"
             message_timeout = "1h"
             allow_foreign_libraries = true
 
@@ -276,6 +283,7 @@ mod tests {
         assert_eq!(config.start_timeout, Some(Duration::from_secs(5)));
         assert_eq!(config.stop_timeout, Some(Duration::from_millis(500)));
         assert_eq!(config.drain_timeout, Some(Duration::from_millis(250)));
+        assert_eq!(config.thread_timeout, Some(Duration::from_secs(2)));
         assert_eq!(config.message_timeout, Some(Duration::from_secs(3600)));
         assert_eq!(config.allow_foreign_libraries, Some(true));
         let [echo, other] = &config.modules[..] else { panic!("two modules") };
@@ -298,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_its_place() {
-        insta::assert_snapshot!(problem("socket = 'x'\nsockets = 'y'\n"), @"2:1: unknown field `sockets`, expected one of `socket`, `staging_dir`, `init_timeout`, `start_timeout`, `stop_timeout`, `drain_timeout`, `message_timeout`, `allow_foreign_libraries`, `module`");
+        insta::assert_snapshot!(problem("socket = 'x'\nsockets = 'y'\n"), @"2:1: unknown field `sockets`, expected one of `socket`, `staging_dir`, `init_timeout`, `start_timeout`, `stop_timeout`, `drain_timeout`, `thread_timeout`, `message_timeout`, `allow_foreign_libraries`, `module`");
         insta::assert_snapshot!(problem("[[module]]\npath = 'x'\nautostart = true\n"), @"3:1: unknown field `autostart`, expected one of `path`, `id`, `config`, `start`");
     }
 

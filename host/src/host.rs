@@ -12,7 +12,7 @@ use crate::{
     bus::MessageBus,
     error::Result,
     intake::{LoadPolicy, StagingDir},
-    life::undertaker,
+    life::{flush, reaper},
     manager::{Limits, LoadOptions, Loading, ModuleHandle, ModuleManager},
     report::{ModuleInfo, Receipt, Retained},
 };
@@ -119,6 +119,14 @@ limit_setters! {
     /// How long calls may take to come out before a stop or an unload cancels those that wait: 10 s by
     /// default.
     drain_timeout => drain,
+    /// How long an unload waits for the threads that a module started, before it is retained: 5 s by default.
+    thread_timeout => threads,
+    /// How long threads on which a module left thread-locals may take to come by, before these are left
+    /// undestroyed for good: 10 s by default.
+    local_timeout => locals,
+    /// How long the dynamic loader may take to open or close a library, before loading is refused until it
+    /// returns: 30 s by default.
+    loader_timeout => loader,
     /// How long one `on_message` may take: 30 s by default.
     message_timeout => message,
 }
@@ -210,7 +218,7 @@ impl Host {
 
     /// What this process keeps mapped after unloads, and why.
     pub fn retained(&self) -> Vec<Retained> {
-        undertaker::retained()
+        reaper::retained()
     }
 
     /// The manager.
@@ -242,13 +250,26 @@ impl Host {
                 crate::kernel::spawn(async move { manager.unload(&info.id).await })
             })
             .collect();
-        let mut receipts = Vec::new();
-        for end in ends {
-            // A module that is gone already has given its receipt to whoever unloaded it.
-            if let Ok(Ok(receipt)) = end.await {
-                receipts.push(receipt);
+        let receipts = async {
+            let mut receipts = Vec::new();
+            for end in ends {
+                // A module that is gone already has given its receipt to whoever unloaded it.
+                if let Ok(Ok(receipt)) = end.await {
+                    receipts.push(receipt);
+                }
             }
-        }
-        receipts
+            receipts
+        };
+        // Meanwhile this thread runs what it owes, as with every verb: each unload waits on a thread of the host's.
+        flush::attend(receipts).await
     }
+}
+
+/// Runs what plugins that are being unloaded have left on the calling thread: the destructors of their
+/// thread-locals. Calls of plugins, waiting for an unload, and threads of a tokio runtime do so by themselves; this
+/// is for threads that have called a plugin once and do other things since. Costs a load when there is nothing to do.
+///
+/// As long as the destructors take; they are the plugin's.
+pub fn come_by() {
+    flush::come_by();
 }

@@ -2,16 +2,86 @@
 //!
 //! It belongs to the process, so that work begun on it ends whatever becomes of the embedder's runtime.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::{
     runtime::{Builder, Runtime},
+    sync::oneshot,
     task::JoinHandle,
 };
 
 static KERNEL: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
-    Builder::new_multi_thread().worker_threads(1).thread_name("oxide-kernel").enable_time().build()
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("oxide-kernel")
+        .on_thread_start(prepare_thread)
+        .on_thread_park(|| linger(|| POKED.swap(false, SeqCst)))
+        .enable_time()
+        .build()
 });
+
+/// How many verbs are under way.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// The kernel's thread has got something to do.
+static POKED: AtomicBool = AtomicBool::new(false);
+
+/// The longest that a thread lingers: about what waking a sleeping one takes.
+const LINGERING: Duration = Duration::from_micros(60);
+
+/// A verb that is under way. A load hands its work from thread to thread some twenty times, and waking a thread
+/// that sleeps takes longer than most of what it then does: so, as long as there is a verb, threads that run
+/// out of work look for more for a moment before they sleep.
+pub(crate) struct UnderWay(());
+
+impl UnderWay {
+    pub(crate) fn begin() -> Self {
+        UNDER_WAY.fetch_add(1, SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Waits a moment for `has_work`, if a verb is under way; others may run meanwhile.
+pub(crate) fn linger(mut has_work: impl FnMut() -> bool) {
+    if UNDER_WAY.load(Relaxed) == 0 {
+        return;
+    }
+    let since = Instant::now();
+    while !has_work() && since.elapsed() < LINGERING {
+        thread::yield_now();
+    }
+}
+
+/// Has this thread register at once what it will have in thread-locals. glibc does that under the dynamic loader's
+/// lock, which a constructor or destructor that blocks has for as long as it does: a thread that is prepared goes on
+/// meanwhile.
+pub(crate) fn prepare_thread() {
+    // parking_lot's, of a thread that waits for a lock; then tokio's.
+    Condvar::new().wait_for(&mut Mutex::new(()).lock(), Duration::ZERO);
+    let _ = tokio::task::try_id();
+}
+
+/// Says that the kernel's thread has got something to do; for those who give it an answer.
+pub(crate) fn poke() {
+    POKED.store(true, SeqCst);
+}
 
 /// Makes sure that the kernel's thread runs.
 pub(crate) fn ready() -> Result<(), String> {
@@ -25,13 +95,28 @@ fn runtime() -> &'static Runtime {
 
 /// Runs a future of the host's to its end, whoever waits for it or no longer does.
 pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    runtime().spawn(future)
+    let task = runtime().spawn(future);
+    poke();
+    task
 }
 
 /// Ready after `duration`; may be made and polled on any thread.
 pub(crate) fn sleep(duration: Duration) -> tokio::time::Sleep {
     let _entered = runtime().enter();
     tokio::time::sleep(duration)
+}
+
+/// What `sender` sends within `limit`; `None` when it is late: then `send` gives it back.
+pub(crate) async fn answer<T>(
+    limit: Duration,
+    mut sender: oneshot::Receiver<T>,
+) -> Option<Result<T, oneshot::error::RecvError>> {
+    if let Some(answer) = within(limit, &mut sender).await {
+        return Some(answer);
+    }
+    // What came since the last look would be dropped with the receiver, and its sender not be told.
+    sender.close();
+    sender.try_recv().ok().map(Ok)
 }
 
 /// The output of `future`, or `None` when it is not there within `limit`. May be polled on any thread.
@@ -41,5 +126,25 @@ pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::O
         biased;
         output = future => Some(output),
         () = clock => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_arrives_or_goes_back_to_its_sender_however_close_it_is_to_the_limit() {
+        let waiting = Builder::new_current_thread().build().expect("a runtime");
+        for round in 0..2000 {
+            let (send, receive) = oneshot::channel();
+            let sender = thread::spawn(move || {
+                let since = Instant::now();
+                while since.elapsed() < Duration::from_micros(900 + round) {}
+                send.send(()).is_ok()
+            });
+            let got = waiting.block_on(answer(Duration::from_millis(1), receive)).is_some();
+            assert_eq!(got, sender.join().expect("no panic"));
+        }
     }
 }

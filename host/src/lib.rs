@@ -24,7 +24,7 @@ pub mod report;
 mod sys;
 
 pub use error::KernelError;
-pub use host::{Host, HostBuilder};
+pub use host::{Host, HostBuilder, come_by};
 pub use intake::*;
 pub use manager::{Invoke, Limits, LoadOptions, ModuleHandle};
 pub use oxide_plugin_api::{Payload, SavedState};

@@ -28,13 +28,27 @@ pub struct ModuleInfo {
     /// Why it failed, when `state` is `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Why its library will stay mapped after an unload, when its file already says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retained_by: Vec<Retention>,
 }
 
 impl ModuleInfo {
     /// Puts together what the registry knows of a module.
     pub(crate) fn new(metadata: ModuleMetadata, state: ModuleState, generation: u64) -> Self {
         let ModuleMetadata { id, name, version, kind, description } = metadata;
-        Self { id, name, version, kind, state, description, generation, path: None, failure: None }
+        Self {
+            id,
+            name,
+            version,
+            kind,
+            state,
+            description,
+            generation,
+            path: None,
+            failure: None,
+            retained_by: Vec::new(),
+        }
     }
 }
 
@@ -59,11 +73,37 @@ pub struct Receipt {
     pub stop: StopOutcome,
     /// What became of the object's destructor.
     pub drop: DropOutcome,
-    /// Bytes the generation allocated and never freed.
-    pub leaked_bytes: u64,
+    /// Bytes the generation allocated and never freed, which went with its heap. `None` (`"unknown"` in JSON)
+    /// when it has an allocator of its own, or is still mapped.
+    #[serde(with = "leaked_bytes")]
+    pub leaked_bytes: Option<u64>,
+    /// Destructors of thread-locals that never ran, because their threads did not come by for 10 s.
+    #[serde(default)]
+    pub forgotten_locals: u64,
     /// Handles that the plugin still held (bus subscriptions, timers, tasks) and that were taken back.
     #[serde(default)]
     pub revoked: u64,
+}
+
+/// A number, or the word `unknown`.
+mod leaked_bytes {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde_json::Value;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => serializer.serialize_u64(*bytes),
+            None => serializer.serialize_str("unknown"),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(word) if word == "unknown" => Ok(None),
+            Value::Number(number) => Ok(number.as_u64()),
+            _ => Err(D::Error::custom("neither a number nor `unknown`")),
+        }
+    }
 }
 
 /// One reason why a generation is still mapped.

@@ -37,7 +37,11 @@ const UP: [(&str, &str, &str); 2] = [
 /// Words of code, and the only places where each may stand: rooms, or files.
 const WORDS: [(&str, &[&str], &str); 13] = [
     ("unsafe", &["boundary", "sys"], "unsafe code lives in two rooms"),
-    ("extern", &["boundary"], "what crosses is the boundary's"),
+    (
+        "extern",
+        &["boundary", "sys/signals.rs", "sys/threads.rs"],
+        "what crosses is the boundary's, or the C library's",
+    ),
     ("FfiBytes", &["boundary"], "what crosses is the boundary's"),
     ("FfiFuture", &["boundary"], "what crosses is the boundary's"),
     ("FfiOutcome", &["boundary"], "what crosses is the boundary's"),
@@ -51,10 +55,10 @@ const WORDS: [(&str, &[&str], &str); 13] = [
     ),
     (
         "runtime",
-        &["cli", "daemon", "kernel", "life/object.rs", "manager", "intake/staging_base.rs"],
+        &["cli", "daemon", "kernel", "life/flush.rs", "life/object.rs", "manager", "intake/staging_base.rs"],
         "few know of a runtime, and kernel has its own (intake means the user's runtime directory)",
     ),
-    ("try_current", &["manager"], "and only the manager asks which it is"),
+    ("try_current", &["manager", "life/flush.rs"], "and few ask which it is"),
     ("println", &["cli/printer.rs"], "stdout is data, and one file writes it"),
     ("eprintln", &["cli/printer.rs", "main.rs"], "stderr is talk, and one file writes it"),
 ];

@@ -23,7 +23,7 @@ async fn an_unload_stops_drops_and_forgets_a_running_module() {
     assert!(receipt.retained_by.is_empty());
     assert_eq!((receipt.id.as_str(), receipt.generation), ("one", 1));
     assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Ok, DropOutcome::Ok));
-    assert_eq!((receipt.drained, receipt.cancelled, receipt.leaked_bytes), (0, 0, 0));
+    assert_eq!((receipt.drained, receipt.cancelled, receipt.leaked_bytes), (0, 0, Some(0)));
     assert_eq!((journal.hooks(), journal.times("drop")), ((1, 1, 1), 1));
 
     watcher.until(|event| matches!(event, Event::ModuleStarted { .. })).await;

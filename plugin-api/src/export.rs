@@ -82,10 +82,22 @@ macro_rules! __export {
     (@constructor $target:tt $capabilities:tt ($other:ident)) => {
         ::core::compile_error!("the only choice here is `allocator = none`");
     };
-    (@emit ($adapter:ident, $kind:literal, $module:ty, $constructor:expr) ($($capability:literal),*) $allocator:literal) => {
+    (@emit ($adapter:ident, $kind:literal, $module:ty, $constructor:expr) ($($capability:literal),*) $allocator:tt) => {
         // A unit test has no use for it, but what only the export uses is not dead code.
         #[cfg(test)]
         const _: fn() -> $module = $constructor;
+
+        // Not inside the constant below, where `global_asm!` is refused.
+        #[cfg(all(
+            not(test),
+            target_os = "linux",
+            target_env = "gnu",
+            any(target_arch = "x86_64", target_arch = "aarch64")
+        ))]
+        $crate::__shim! {}
+
+        #[cfg(not(test))]
+        $crate::__heap! { $allocator }
 
         #[cfg(not(test))]
         const _: () = {
@@ -129,6 +141,18 @@ macro_rules! __export {
                 private::Description::new(PAIRS);
         };
     };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __heap {
+    ("oxide") => {
+        const _: () = {
+            #[global_allocator]
+            static HEAP: $crate::__private::Heap = $crate::__private::Heap::new();
+        };
+    };
+    ("none") => {};
 }
 
 #[doc(hidden)]

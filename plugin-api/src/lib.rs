@@ -76,6 +76,8 @@ pub mod prelude {
 pub mod __private {
     pub use abi_stable::library::LibHeader;
 
+    #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
+    pub use crate::shim::services;
     pub use crate::{
         __join as join,
         ffi::{
@@ -84,5 +86,6 @@ pub mod __private {
             entry::{entry, header},
             root::{Construct, PluginRootRef, Root},
         },
+        shim::heap::Heap,
     };
 }

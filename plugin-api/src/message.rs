@@ -161,6 +161,13 @@ pub enum Event {
         /// The unload's receipt, as `--json` shows it.
         receipt: Value,
     },
+    /// The library of a module that was unloaded, and retained then, is gone after all.
+    ModuleUnmapped {
+        /// The module it belonged to.
+        module_id: String,
+        /// The receipt as it stands now.
+        receipt: Value,
+    },
     /// The answer to [`Command::Invoke`].
     InvokeCompleted {
         /// Which one answered.
@@ -211,6 +218,7 @@ impl Event {
             | Self::ModuleFailed { module_id, .. }
             | Self::ModuleSwapped { module_id, .. }
             | Self::ModuleUnloaded { module_id, .. }
+            | Self::ModuleUnmapped { module_id, .. }
             | Self::InvokeCompleted { module_id, .. }
             | Self::CommandCompleted { module_id }
             | Self::CommandScheduled { module_id }

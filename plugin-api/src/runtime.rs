@@ -4,20 +4,23 @@
 //! plugin's own is entered around every hook, poll and drop.
 
 #[cfg(feature = "tokio")]
-pub(crate) use with_tokio::{build, enter, shut_down};
+pub(crate) use with_tokio::{HANDLE, build, enter, shut_down};
 #[cfg(not(feature = "tokio"))]
 pub(crate) use without_tokio::{build, enter, shut_down};
 
 #[cfg(feature = "tokio")]
 mod with_tokio {
     use std::{
-        sync::{Mutex, OnceLock, PoisonError},
+        sync::{Mutex, PoisonError},
         time::Duration,
     };
 
     use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
 
-    static HANDLE: OnceLock<Handle> = OnceLock::new();
+    use crate::shim::kept::Kept;
+
+    /// Let go of at the library's end: a handle keeps the driver's file descriptors.
+    pub(crate) static HANDLE: Kept<Handle> = Kept::new();
     static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
 
     /// How long the unload waits for the runtime's blocking tasks.
@@ -38,7 +41,7 @@ mod with_tokio {
             .enable_io()
             .enable_time()
             .build()?;
-        let _ = HANDLE.set(runtime.handle().clone());
+        HANDLE.set(runtime.handle().clone());
         *kept = Some(runtime);
         Ok(())
     }

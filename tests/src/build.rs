@@ -25,12 +25,36 @@ pub type Built = HashMap<String, PathBuf>;
 /// # Panics
 /// When it does not build, or there is none: then there is nothing to test.
 pub fn plugin(package: &str) -> PathBuf {
+    if let Some(path) = built_before(package) {
+        return path;
+    }
     // Apart from the others: one `cargo build` for all would turn on the feature `tokio` for all of them.
     static PLAIN: LazyLock<Built> =
         LazyLock::new(|| build(&mut cargo(), &["echo", "counter", "ticker", "engine", "misbehaving"]));
-    static WITH_TOKIO: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["tokio-user"]));
-    let built = if package == "tokio-user" { &WITH_TOKIO } else { &PLAIN };
+    static WITH_TOKIO: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["tokio-user", "everything"]));
+    static CLINGING: LazyLock<Built> =
+        LazyLock::new(|| build(&mut cargo(), &["clinging", "rayon-user", "own-allocator", "c-inside"]));
+    // Needs a compiler that not every machine has.
+    static CPP: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["cpp-inside"]));
+    let built = match package {
+        "tokio-user" | "everything" => &WITH_TOKIO,
+        "clinging" | "rayon-user" | "own-allocator" | "c-inside" => &CLINGING,
+        "cpp-inside" => &CPP,
+        _ => &PLAIN,
+    };
     file(built, package)
+}
+
+/// Tells a child which plugins were built, as JSON: `[[package, path], …]`.
+pub(crate) const BUILT: &str = "OXIDE_TESTS_BUILT";
+
+/// The plugin, if this process was told where it is.
+fn built_before(package: &str) -> Option<PathBuf> {
+    static TOLD: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
+        let text = env::var(BUILT).unwrap_or_else(|_| "[]".to_owned());
+        serde_json::from_str(&text).expect("what the test wrote can be read")
+    });
+    TOLD.iter().find(|(known, _)| known == package).map(|(_, path)| path.clone())
 }
 
 /// The file of `package` among those that were built.
@@ -39,6 +63,18 @@ pub fn plugin(package: &str) -> PathBuf {
 /// When it is not among them.
 pub fn file(built: &Built, package: &str) -> PathBuf {
     built.get(package).unwrap_or_else(|| panic!("no plugin `{package}` was built, but {built:?}")).clone()
+}
+
+/// A plugin as one would ship it: optimised and without debug information.
+///
+/// # Panics
+/// When it does not build.
+pub fn stripped_release(package: &str) -> PathBuf {
+    let mut cargo = cargo();
+    cargo.args(["build", "--release", "--config", "profile.release.strip=true"]);
+    cargo.args(["--config", "profile.release.lto='thin'", "--package", package, "--target-dir"]);
+    let built = run(cargo.arg(target().join("stripped")), &[]);
+    file(&built, package)
 }
 
 /// `panic-abort`, which is built in the way of its name.

@@ -1,6 +1,8 @@
 //! What the tests over compiled plugins share: the plugins, hosts to load them into, and ways to wait.
 
 pub mod build;
+pub mod child;
+pub mod house;
 pub mod misbehave;
 pub mod wait;
 
@@ -9,8 +11,10 @@ use std::{error::Error, path::Path, time::Duration};
 use oxide_host::{HostBuilder, error::KernelError};
 
 pub use build::{file, plugin};
+pub use child::child;
+pub use house::House;
 pub use misbehave::{Flag, load_misbehaving, misbehaving, ordered};
-pub use wait::{block_on, eventually, in_time, next_event};
+pub use wait::{block_on, eventually, in_time, next_event, until};
 
 /// The folder of the workspace.
 ///

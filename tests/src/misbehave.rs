@@ -92,7 +92,7 @@ pub fn options(id: &str, hooks: Value) -> LoadOptions {
 #[derive(Debug)]
 pub struct Flag {
     path: PathBuf,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 impl Flag {
@@ -103,7 +103,12 @@ impl Flag {
     #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("room for temporary files");
-        Self { path: folder.path().join("flag"), _folder: folder }
+        Self { path: folder.path().join("flag"), _folder: Some(folder) }
+    }
+
+    /// The flag at this path, which somebody else makes room for.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path, _folder: None }
     }
 
     /// `verb:path`, a deed.

@@ -37,6 +37,18 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits on this very thread until `is_so`.
+///
+/// # Panics
+/// When it never is.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < FAR_TOO_LONG, "waited in vain until {what}");
+        thread::sleep(LOOK);
+    }
+}
+
 /// The next event that `wanted` takes; what comes before it is dropped.
 ///
 /// # Panics

@@ -8,7 +8,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     ptr::{self, NonNull},
-    sync::Arc,
     task::Context,
 };
 
@@ -21,7 +20,9 @@ use super::{
     frames::{self, Frame},
     lent_waker::LentWaker,
     module::ForeignModule,
+    residue::threads,
     seat::Inside,
+    sync::Arc,
     waiting::{Parked, Record, Waiting, drop_future},
 };
 
@@ -163,6 +164,7 @@ impl ForeignCall {
         method: &str,
         context: &mut Context<'_>,
     ) -> Result<Step, Inside<T>> {
+        threads::flush_if_asked();
         let Some(foreign) = inside.foreign() else { return Err(inside) };
         // SAFETY: nothing is moved out of the pinned fields.
         let this = unsafe { self.get_unchecked_mut() };

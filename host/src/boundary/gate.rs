@@ -9,18 +9,18 @@
 //! Counters only grow: "inside" is what has entered less what has left. Who reads them reads all of what has
 //! left first, so that a thread that is turned away (in, and out again) is never seen going out only.
 
-use std::{
-    cell::Cell,
-    sync::atomic::{
+use std::cell::Cell;
+
+use crossbeam_utils::CachePadded;
+
+use super::sync::{
+    Mutex, Notify,
+    atomic::{
         AtomicBool, AtomicUsize,
         Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
     },
+    global, thread_local,
 };
-
-use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-
 use crate::sys::barrier;
 
 /// Counts who is inside, in `N` slots: all but the last belong to one thread each.
@@ -178,9 +178,18 @@ impl<const N: usize> Gate<N> {
 /// So many threads have slots of their own; further ones share the last.
 const THREADS: usize = 64;
 
-/// The slots that no living thread has. Taking one from here orders its counters after their last owner's.
-static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-static DEALT: AtomicUsize = AtomicUsize::new(0);
+/// Who has which slot.
+struct Dealer {
+    /// The slots that no living thread has. Taking one from here, under the lock, orders its counters after
+    /// their last owner's.
+    free: Vec<usize>,
+    /// So many have been dealt for the first time.
+    dealt: usize,
+}
+
+global! {
+    static DEALER: Mutex<Dealer> = Mutex::new(Dealer { free: Vec::new(), dealt: 0 });
+}
 
 const UNKNOWN: usize = usize::MAX;
 const SHARED: usize = usize::MAX - 1;
@@ -188,16 +197,18 @@ const SHARED: usize = usize::MAX - 1;
 thread_local! {
     // Read on every entry, so without a destructor; `GIVE_BACK` has it.
     static OWN: Cell<usize> = const { Cell::new(UNKNOWN) };
-    static GIVE_BACK: GiveBack = const { GiveBack };
+    static GIVE_BACK: GiveBack = const { GiveBack(Cell::new(SHARED)) };
 }
 
-struct GiveBack;
+/// The slot to give back when its thread ends.
+struct GiveBack(Cell<usize>);
 
 impl Drop for GiveBack {
     fn drop(&mut self) {
-        let own = OWN.replace(SHARED);
-        if own < THREADS {
-            FREE.lock().push(own);
+        // From now on, in the destructors of other thread-locals, this thread shares.
+        let _ = OWN.try_with(|own| own.set(SHARED));
+        if self.0.get() < THREADS {
+            DEALER.lock().free.push(self.0.get());
         }
     }
 }
@@ -205,26 +216,29 @@ impl Drop for GiveBack {
 /// This thread's slot.
 #[inline]
 fn own_slot() -> usize {
-    let own = OWN.get();
+    let own = OWN.try_with(Cell::get).unwrap_or(SHARED);
     if own == UNKNOWN { deal() } else { own }
+}
+
+/// Has this thread get its slot at once: see `kernel::prepare_thread`.
+pub(crate) fn prepare_thread() {
+    own_slot();
 }
 
 #[cold]
 fn deal() -> usize {
-    let free = FREE.lock().pop();
-    let own = free.unwrap_or_else(|| {
-        let next = DEALT.fetch_add(1, Relaxed);
-        if next < THREADS { next } else { SHARED }
-    });
-    OWN.set(own);
     // Arms the destructor. A thread that is already ending shares.
-    if GIVE_BACK.try_with(|_| ()).is_err() {
-        OWN.set(SHARED);
-        if own < THREADS {
-            FREE.lock().push(own);
-        }
-        return SHARED;
-    }
+    let own = GIVE_BACK.try_with(|give_back| {
+        let mut dealer = DEALER.lock();
+        let own = dealer.free.pop().unwrap_or_else(|| {
+            dealer.dealt += 1;
+            if dealer.dealt <= THREADS { dealer.dealt - 1 } else { SHARED }
+        });
+        give_back.0.set(own);
+        own
+    });
+    let own = own.unwrap_or(SHARED);
+    let _ = OWN.try_with(|cell| cell.set(own));
     own
 }
 

@@ -296,6 +296,11 @@ impl Lending {
         subscriptions.len() + futures.len() + self.log.revoke()
     }
 
+    /// Whether nothing is out that taking back could run plugin code for.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.outstanding() == (0, 0) && self.log.open_spans() == 0
+    }
+
     /// What is still out, as (tasks, subscriptions and futures).
     pub(crate) fn outstanding(&self) -> (usize, usize) {
         (self.tasks.lock().len(), self.subscriptions.lock().len() + self.futures.lock().len())

@@ -1,13 +1,13 @@
 //! The waker that a call's first poll lends to the plugin: the caller's own, borrowed, without an allocation.
 
-use std::{
-    sync::{Arc, OnceLock},
-    task::Waker,
-};
+use std::task::Waker;
 
 use oxide_plugin_api::ffi::call::{WakerHeader, WakerVTable};
 
-use super::waiting::{Waiting, calmly};
+use super::{
+    sync::{Arc, OnceLock},
+    waiting::{Waiting, calmly},
+};
 
 /// The waker of a first poll: borrowed from the caller, and turned into a [`Waiting`] when the plugin
 /// clones it.
@@ -64,7 +64,10 @@ unsafe extern "C" fn lent_drop(_: *const WakerHeader) {}
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::SeqCst},
+        },
         task::Wake,
     };
 

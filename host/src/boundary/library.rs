@@ -1,6 +1,6 @@
 //! From a staged file to a library whose tables we understand. Runs on the loader thread only.
 
-use std::{mem::ManuallyDrop, path::Path};
+use std::{mem::ManuallyDrop, path::Path, sync::Arc};
 
 use abi_stable::{
     StableAbi,
@@ -11,8 +11,9 @@ use abi_stable::{
     type_layout::TLFieldOrFunction,
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use oxide_plugin_api::ffi::root::PluginRootRef;
+use oxide_plugin_api::ffi::{root::PluginRootRef, shim_table::PluginShim};
 
+use super::residue::{self, Residue};
 use crate::{
     error::KernelError,
     intake::{Refusal, RefusalReason, StagedFile},
@@ -26,20 +27,26 @@ pub(crate) struct LoadedLibrary {
     staged: StagedFile,
 }
 
-/// A library whose tables are laid out as ours.
+/// A library whose tables are laid out as ours, and whose thread services are bound to the host.
 pub(crate) struct CheckedLibrary {
     library: LoadedLibrary,
     root: PluginRootRef,
+    residue: Arc<Residue>,
+    /// In the library; `None` when it was built without a shim.
+    shim: Option<&'static PluginShim>,
 }
 
 /// Whether a closed library is gone. Looked at, never taken from a return value.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 #[must_use = "a library that stayed mapped is retained"]
 pub(crate) enum Closed {
     /// It is not in the process's map any more.
-    Unmapped,
-    /// It is.
-    StillMapped,
+    Unmapped {
+        /// What it had allocated and never freed; `None` when nobody counts.
+        leaked_bytes: Option<u64>,
+    },
+    /// It is. The copy's path, by which to look again.
+    StillMapped(StagedFile),
 }
 
 impl LoadedLibrary {
@@ -66,17 +73,34 @@ impl LoadedLibrary {
     }
 
     /// Checks the types that cross, with globals of its own so that nothing points into this library
-    /// afterwards. On failure the library, of which nothing but constructors has run, is closed.
-    pub(crate) fn check_abi(self, original: &Path) -> Result<CheckedLibrary, KernelError> {
+    /// afterwards, and binds its thread services to `residue`. On failure the library, of which nothing but
+    /// constructors has run, is closed.
+    pub(crate) fn check_abi(
+        self,
+        original: &Path,
+        residue: Arc<Residue>,
+    ) -> Result<CheckedLibrary, KernelError> {
         // SAFETY: `inspect` found our entry symbol in these bytes; the description's ABI major says that
         // it is abi_stable's header.
         let root = unsafe { root_of(&self.library) };
         match root {
-            Ok(root) => Ok(CheckedLibrary { library: self, root }),
+            Ok(root) => {
+                let shim = root.bind().and_then(|bind| {
+                    let (host, context) = (&raw const residue::HOST_SHIM, residue::context(&residue));
+                    // SAFETY: the table is a static of ours, and the library keeps the context; on this
+                    // thread the constructors have run, and nothing else has.
+                    let shim = unsafe { bind(host.cast(), context) }.cast::<PluginShim>();
+                    // SAFETY: null, or a static of the library's, not used after its close.
+                    unsafe { shim.as_ref() }
+                });
+                Ok(CheckedLibrary { library: self, root, residue, shim })
+            }
             Err((reason, message, detail)) => {
                 // Nothing of the module's has run, so there is nothing to wait for. It may stay mapped all
-                // the same; then its copy goes with the host.
-                let _ = self.close();
+                // the same; then its copy stays, too.
+                if let Some(staged) = self.close(None) {
+                    std::mem::forget(staged);
+                }
                 let hint = "rebuild the plugin with a released oxide-plugin-api of this host's major version";
                 let mut refusal = Refusal::new(
                     original,
@@ -90,18 +114,14 @@ impl LoadedLibrary {
         }
     }
 
-    /// Closes the library and looks whether it is gone.
-    pub(crate) fn close(self) -> Closed {
+    /// Closes the library and looks whether it is gone; if not, gives its copy, which stays as long as it is
+    /// mapped, for backtraces and debuggers. `base` is where its image begins, if that is known.
+    fn close(self, base: Option<usize>) -> Option<StagedFile> {
         let Self { library, staged } = self;
         // The result says nothing about the mapping; the map does.
         let _ = ManuallyDrop::into_inner(library).close();
-        if sys::is_mapped(staged.path()) {
-            // Its copy stays as long as it is mapped, for backtraces and debuggers.
-            std::mem::forget(staged);
-            Closed::StillMapped
-        } else {
-            Closed::Unmapped
-        }
+        let is_gone = base.is_some_and(sys::is_free) || !sys::is_mapped(staged.path());
+        (!is_gone).then_some(staged)
     }
 }
 
@@ -111,17 +131,73 @@ impl CheckedLibrary {
         self.root
     }
 
+    /// What it has in the process besides its image.
+    pub(crate) fn residue(&self) -> &Arc<Residue> {
+        &self.residue
+    }
+
+    /// Where its image begins.
+    pub(crate) fn base(&self) -> Option<usize> {
+        sys::signals::image_of(self.root.create() as usize)
+    }
+
+    /// Has the library let go of what any of its code might have used until now. Nobody may be inside, nor come.
+    pub(crate) fn finish(&self) {
+        if let Some(shim) = self.shim {
+            // SAFETY: the library is open, and nobody is inside, which is what this function wants.
+            unsafe { (shim.finish)() };
+        }
+    }
+
     /// Closes the library and looks whether it is gone. Nothing of it may be in use.
     pub(crate) fn close(self) -> Closed {
-        self.library.close()
+        let base = self.base();
+        let Self { library, residue, shim, .. } = self;
+        // Counted while what its heap has on each thread is still there.
+        // SAFETY: the library is still open and nobody is inside, which is what this function wants.
+        let live = residue.forget_at_ends(|| shim.map(|shim| unsafe { (shim.live_bytes)() }));
+        residue.begin_closing();
+        match library.close(base) {
+            None => {
+                residue.bury();
+                Closed::Unmapped { leaked_bytes: live.filter(|live| *live != u64::MAX) }
+            }
+            Some(staged) => Closed::StillMapped(staged),
+        }
     }
 }
 
+impl CheckedLibrary {
+    /// Closes a library of which nothing but constructors has run, and which nobody wants any more.
+    pub(crate) fn close_unused(self) {
+        let residue = self.residue.clone();
+        residue.ask();
+        residue::threads::flush_if_asked();
+        residue.no_longer_asks();
+        let handled = self.base().is_none_or(|base| !residue.handlers(base).is_empty());
+        if self.shim.is_none() || handled || residue.locals() + residue.threads() > 0 {
+            // Its constructors left something behind that runs on, or nobody could have seen it: it stays, with what it was given.
+            std::mem::forget((self, residue));
+        } else if let Closed::StillMapped(staged) = self.close() {
+            std::mem::forget(staged);
+        }
+    }
+}
+
+/// Whether a library that was closed and stayed mapped is gone by now.
+pub(crate) fn is_gone(staged: &StagedFile) -> bool {
+    !sys::is_mapped(staged.path())
+}
+
 /// Opens a staged file and checks it. `original` is what it is called in errors.
-pub(crate) fn open_checked(staged: StagedFile, original: &Path) -> Result<CheckedLibrary, KernelError> {
+pub(crate) fn open_checked(
+    staged: StagedFile,
+    original: &Path,
+    residue: Arc<Residue>,
+) -> Result<CheckedLibrary, KernelError> {
     // SAFETY: these bytes were inspected and accepted by the operator's policy; running their constructors
     // is what loading means (docs/safety.md).
-    unsafe { LoadedLibrary::open(staged, original) }?.check_abi(original)
+    unsafe { LoadedLibrary::open(staged, original) }?.check_abi(original, residue)
 }
 
 type Rejection = (RefusalReason, String, Option<String>);

@@ -163,6 +163,11 @@ impl LogSink {
         guarded(|| self.spans.step(span, step)).unwrap_or(0)
     }
 
+    /// How many spans are open.
+    pub(crate) fn open_spans(&self) -> usize {
+        self.spans.count()
+    }
+
     /// Ends the sink: all its spans are closed, and from now on nothing is recorded. Says how many were open.
     ///
     /// A span that another thread is inside cannot be left from here; it is closed as soon as that thread

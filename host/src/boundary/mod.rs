@@ -15,5 +15,7 @@ pub(crate) mod lent_waker;
 pub(crate) mod library;
 pub(crate) mod log;
 pub(crate) mod module;
+pub(crate) mod residue;
 pub(crate) mod seat;
+mod sync;
 pub(crate) mod waiting;

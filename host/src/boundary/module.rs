@@ -1,8 +1,11 @@
 //! The host's safe view of a foreign module: its object, the library it lives in, what it was lent.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use async_ffi::FfiFuture;
@@ -19,6 +22,7 @@ use super::{
     lend::{BoxFuture, Lending, Phase},
     lend_table::{HOST_TABLE, context},
     library::{CheckedLibrary, Closed},
+    residue::{Residue, threads},
     waiting::WaitingCalls,
 };
 
@@ -34,6 +38,9 @@ pub(crate) struct ForeignModule {
     waiting: WaitingCalls,
     lending: Arc<Lending>,
     destroyed: AtomicBool,
+    residue: Arc<Residue>,
+    /// Where its image begins.
+    base: Option<usize>,
     library: Mutex<Option<CheckedLibrary>>,
 }
 
@@ -43,22 +50,10 @@ unsafe impl Send for ForeignModule {}
 // SAFETY: as above.
 unsafe impl Sync for ForeignModule {}
 
-/// A library whose module could not be made, with why.
+/// A module that could not be made, with why. It has no object; its library is still to be ended.
 pub(crate) struct NotMade {
-    pub(crate) library: CheckedLibrary,
-    pub(crate) lending: Arc<Lending>,
+    pub(crate) module: ForeignModule,
     pub(crate) why: HookEnd<()>,
-}
-
-impl NotMade {
-    /// Joins the plugin's own runtime, which `attach` may have built. Blocks as long as that takes.
-    pub(crate) fn detach(&self) -> bool {
-        let Some(_ticket) = self.lending.ticket() else { return false };
-        let root = self.library.root();
-        // SAFETY: there is no object; called once, by the undertaker. Without an `attach` it does nothing.
-        let detached = self.lending.within(|| unsafe { (root.detach())() });
-        matches!(end_of(detached), HookEnd::Ok(_))
-    }
 }
 
 /// An object's address on its way to a life thread.
@@ -77,48 +72,57 @@ impl ForeignModule {
     /// Lends the host's table and runs the module's constructor. Blocks as long as they do.
     pub(crate) fn create(library: CheckedLibrary, lending: Arc<Lending>) -> Result<Self, Box<NotMade>> {
         let root = library.root();
-        let not_made = |library, lending, end| {
-            let why = match end {
-                HookEnd::Ok(_) => HookEnd::Ok(()),
-                HookEnd::Failed(error) => HookEnd::Failed(error),
-                HookEnd::Panicked(message) => HookEnd::Panicked(message),
-            };
-            Box::new(NotMade { library, lending, why })
-        };
         let Some(ticket) = lending.ticket() else {
             let error = oxide_plugin_api::Error::new("the generation is closed");
-            return Err(not_made(library, lending, HookEnd::Failed(error)));
+            let module = Self::around(library, lending, ptr::null_mut());
+            return Err(Box::new(NotMade { module, why: HookEnd::Failed(error) }));
         };
         // SAFETY: the layout was checked; the table and the context live as long as the library: nobody
         // drops this `Arc` before the close.
         let attached = lending.within(|| unsafe { (root.attach())(HOST_TABLE, context(&lending)) });
-        match end_of(attached) {
-            HookEnd::Ok(_) => {}
-            end => {
-                drop(ticket);
-                return Err(not_made(library, lending, end));
+        let (end, object) = match end_of(attached) {
+            HookEnd::Ok(_) => {
+                // SAFETY: attached before, and called once.
+                let created = lending.within(|| unsafe { (root.create())() });
+                // Copied and freed while the ticket still keeps the plugin.
+                (end_of(created.outcome), created.object)
             }
-        }
-        // SAFETY: attached before, and called once.
-        let created = lending.within(|| unsafe { (root.create())() });
-        // Copied and freed while the ticket still keeps the plugin.
-        let end = end_of(created.outcome);
+            end => (end, ptr::null_mut()),
+        };
         drop(ticket);
-        match end {
-            HookEnd::Ok(_) => {}
-            end => return Err(not_made(library, lending, end)),
-        }
-        let object = created.object;
-        Ok(Self {
+        let why = match end {
+            HookEnd::Ok(_) => return Ok(Self::around(library, lending, object)),
+            HookEnd::Failed(error) => HookEnd::Failed(error),
+            HookEnd::Panicked(message) => HookEnd::Panicked(message),
+        };
+        Err(Box::new(NotMade { module: Self::around(library, lending, ptr::null_mut()), why }))
+    }
+
+    /// A null `object` is one that was never made.
+    fn around(library: CheckedLibrary, lending: Arc<Lending>, object: *mut ()) -> Self {
+        let root = library.root();
+        Self {
             object,
             root,
             target: CallTarget { object, invoke: root.invoke() },
             frame: Frame { module: lending.module_number, generation: lending.generation, is_call: true },
             waiting: WaitingCalls::default(),
             lending,
-            destroyed: AtomicBool::new(false),
+            destroyed: AtomicBool::new(object.is_null()),
+            residue: library.residue().clone(),
+            base: library.base(),
             library: Mutex::new(Some(library)),
-        })
+        }
+    }
+
+    /// What it has in the process besides its image.
+    pub(crate) fn residue(&self) -> &Arc<Residue> {
+        &self.residue
+    }
+
+    /// The signal handlers that lead, or may lead, into it.
+    pub(crate) fn signal_handlers(&self) -> Vec<String> {
+        self.base.map(|base| self.residue.handlers(base)).unwrap_or_default()
     }
 
     /// What it was lent.
@@ -223,9 +227,20 @@ impl ForeignModule {
         end_of(self.lending.within(|| unsafe { (self.root.detach())() }))
     }
 
-    /// Closes the library and looks. Only when nothing of it is in use: the undertaker says so.
-    /// Runs on the loader thread.
+    /// Closes the library and looks, unless something in the process still owes it a visit. Nothing else of it
+    /// may be in use: the undertaker says so. Runs on the loader thread. `None` when it is not to be closed, or
+    /// has been.
     pub(crate) fn close(&self) -> Option<Closed> {
+        if let Some(library) = &*self.library.lock() {
+            library.finish();
+        }
+        // What this thread owes from that, and from the library's constructors.
+        self.residue.ask();
+        threads::flush_if_asked();
+        if !threads::ends_are_seen() || self.residue.locals() + self.residue.threads() > 0 {
+            return None;
+        }
+        self.residue.no_longer_asks();
         self.library.lock().take().map(CheckedLibrary::close)
     }
 }

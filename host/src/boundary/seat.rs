@@ -4,27 +4,20 @@
 //! again, so a caller may count itself in at a seat's gate before it knows whether the seat is still the
 //! module's: if it is not, it leaves again and looks anew. That makes an entry one count and three loads.
 
-use std::{
-    marker::PhantomData,
-    ops::Deref,
-    ptr,
+use std::{marker::PhantomData, ops::Deref, ptr};
+
+use super::{
+    gate::{Gate, Pass},
     sync::{
-        Arc,
+        Arc, CALL_SLOTS, Mutex,
         atomic::{AtomicPtr, Ordering::SeqCst},
     },
 };
 
-use parking_lot::Mutex;
-
-use super::gate::{Gate, Pass};
-
-/// How many slots a calls gate has: for so many threads but one, entering writes to a line of their own.
-pub(crate) const SLOTS: usize = 33;
-
 /// A place for one generation, with the gate that its calls go through.
 #[derive(Debug)]
 pub(crate) struct Seat<T> {
-    gate: Gate<SLOTS>,
+    gate: Gate<CALL_SLOTS>,
     /// From `Arc::into_raw` while occupied.
     occupant: AtomicPtr<T>,
 }
@@ -34,7 +27,7 @@ pub(crate) struct Seat<T> {
 pub(crate) struct Seats<T: 'static>(Mutex<Vec<&'static Seat<T>>>);
 
 impl<T: Send + Sync + 'static> Seats<T> {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
@@ -71,7 +64,7 @@ impl<T: Send + Sync + 'static> Seats<T> {
 
 impl<T> Seat<T> {
     /// The gate that this seat's calls go through.
-    pub(crate) fn gate(&self) -> &Gate<SLOTS> {
+    pub(crate) fn gate(&self) -> &Gate<CALL_SLOTS> {
         &self.gate
     }
 }
@@ -91,9 +84,15 @@ impl<T: Send + Sync + 'static> Route<T> {
     /// The seat it leads to now; `None` after `close`.
     #[inline]
     pub(crate) fn seat(&self) -> Option<&'static Seat<T>> {
-        // SAFETY: only `to` and `close` write it: null, or from a reference to a seat; seats are never
-        // freed.
+        // SAFETY: only `to`, `lead_to` and `close` write it: null, or from a reference to a seat; seats are
+        // never freed.
         unsafe { self.seat.load(SeqCst).as_ref() }
+    }
+
+    /// Leads to another seat from now on: a swap. Whoever is inside the old one stays there.
+    #[allow(dead_code, reason = "the swap's one store; the loom tests check it before it comes")]
+    pub(crate) fn lead_to(&self, seat: &'static Seat<T>) {
+        self.seat.store(ptr::from_ref(seat).cast_mut(), SeqCst);
     }
 
     /// Leads nowhere from now on. To be done before its seat is given back.
@@ -163,11 +162,13 @@ impl<T> Drop for Inside<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     #[test]
     fn a_route_leads_to_the_present_generation_only() {
-        static SEATS: Seats<u32> = Seats::new();
+        static SEATS: LazyLock<Seats<u32>> = LazyLock::new(Seats::new);
         let old = SEATS.take(Arc::new(1));
         let route = Route::to(old);
         assert!(route.enter().is_none());
@@ -181,6 +182,10 @@ mod tests {
         drop(ticket);
         assert!(!SEATS.give_back(old));
         drop(nested);
+        let new = SEATS.take(Arc::new(3));
+        new.gate().open();
+        route.lead_to(new);
+        assert_eq!(*route.enter().unwrap(), 3);
         route.close();
         assert!(SEATS.give_back(old));
         assert!(route.enter().is_none());

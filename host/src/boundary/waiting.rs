@@ -9,15 +9,15 @@ use std::{
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence},
-    },
     task::Waker,
 };
 
 use oxide_plugin_api::ffi::call::{Call, WakerHeader, WakerVTable};
-use parking_lot::{Mutex, MutexGuard};
+
+use super::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence},
+};
 
 /// One waiting call. The header comes first: a plugin's waker is a pointer to it.
 #[repr(C)]
@@ -96,9 +96,6 @@ impl Waiting {
     /// Has the plugin's future dropped at the next `cancel_if_asked`, and wakes the caller, whose poll looks.
     fn ask_to_cancel(&self) {
         self.cancel.store(true, SeqCst);
-        // Either our look at the lock comes after the poller's unlock, or its look at `cancel`, which comes
-        // after that, sees ours. The lock itself orders neither.
-        fence(SeqCst);
         self.wake();
     }
 
@@ -107,25 +104,33 @@ impl Waiting {
         self.parked.try_lock()
     }
 
-    /// Does what `cancel` asked for while the future was being polled. To be called after every unlock.
-    pub(crate) fn cancel_if_asked(&self) -> bool {
+    /// Does what `ask_to_cancel` asked for, unless the future is being polled. To be called after every
+    /// unlock.
+    pub(crate) fn cancel_if_asked(&self) {
+        // On both sides: either the canceller's look at the lock comes after the poller's unlock, or the
+        // poller's look at `cancel`, which comes after that, sees what was asked. The lock itself orders
+        // neither.
         fence(SeqCst);
         if !self.cancel.load(SeqCst) {
-            return false;
+            return;
         }
-        let Some(mut parked) = self.parked.try_lock() else { return false };
-        if !matches!(*parked, Parked::Idle { .. }) {
-            return false;
-        }
-        let Parked::Idle { record, ticket } = std::mem::replace(&mut *parked, Parked::Cancelled) else {
-            return false;
+        let Some(mut parked) = self.parked.try_lock() else { return };
+        let ticket = match std::mem::replace(&mut *parked, Parked::Cancelled) {
+            Parked::Idle { record, ticket } => {
+                // SAFETY: `Idle` says that the record is pinned and holds a future; the lock makes it ours.
+                unsafe { drop_future(record) };
+                Some(ticket)
+            }
+            other => {
+                *parked = other;
+                None
+            }
         };
-        // SAFETY: `Idle` says that the record is pinned and holds a future; the lock makes it ours.
-        unsafe { drop_future(record) };
         drop(parked);
         drop(ticket);
+        // Also when the caller has cancelled it before us: its poll may have met our lock and have come back
+        // pending, and nobody else would wake it (found with loom).
         self.wake();
-        true
     }
 }
 
@@ -184,8 +189,13 @@ pub(crate) struct WaitingCalls {
     next: AtomicU64,
 }
 
+/// Which run of a module a call is of: a run lasts from one start to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Run(u64);
+
 #[derive(Default)]
 struct Calls {
+    run: Run,
     waiting: HashMap<u64, Arc<Waiting>>,
     /// All were told to go: so is whatever begins to wait from now on.
     cancelled: bool,
@@ -207,18 +217,29 @@ impl WaitingCalls {
         self.calls.lock().waiting.remove(&number);
     }
 
-    /// Calls may wait again, because the gate is about to be opened.
-    pub(crate) fn reopen(&self) {
-        self.calls.lock().cancelled = false;
+    /// The present run, whose calls are to be cancelled.
+    pub(crate) fn run(&self) -> Run {
+        self.calls.lock().run
     }
 
-    /// Cancels all that wait, also those that begin to until `reopen`; those being polled are cancelled when
-    /// their poll is over. Tells how many there were.
+    /// Calls may wait again, because the gate is about to be opened: those of the next run.
+    pub(crate) fn reopen(&self) {
+        let mut calls = self.calls.lock();
+        calls.cancelled = false;
+        calls.run.0 += 1;
+    }
+
+    /// Cancels all of `run` that wait, also those that begin to until `reopen`; those being polled are
+    /// cancelled when their poll is over. Tells how many there were. Once that run is over, which may be when
+    /// this was asked for long ago and had to wait for a thread, it does nothing.
     ///
     /// The caller holds a ticket of the generation.
-    pub(crate) fn cancel_all(&self) -> usize {
+    pub(crate) fn cancel_all(&self, run: Run) -> usize {
         let waiting: Vec<_> = {
             let mut calls = self.calls.lock();
+            if calls.run != run {
+                return 0;
+            }
             calls.cancelled = true;
             calls.waiting.drain().map(|(_, waiting)| waiting).collect()
         };
@@ -243,7 +264,7 @@ mod tests {
         let calls = WaitingCalls::default();
         let early = Waiting::new(Waker::noop());
         calls.add(early.clone());
-        assert_eq!(calls.cancel_all(), 1);
+        assert_eq!(calls.cancel_all(calls.run()), 1);
         let late = Waiting::new(Waker::noop());
         calls.add(late.clone());
         assert!(early.cancel.load(SeqCst) && late.cancel.load(SeqCst));
@@ -252,5 +273,39 @@ mod tests {
         let next = Waiting::new(Waker::noop());
         calls.add(next.clone());
         assert!(!next.cancel.load(SeqCst), "after a new start calls wait as before");
+    }
+
+    /// The caller's poll may meet the lock of a canceller that finds nothing to do, since the caller itself
+    /// was first, and come back pending: it must be woken by that one.
+    #[test]
+    fn a_canceller_that_comes_second_wakes_the_caller_too() {
+        struct Caller(AtomicBool);
+        impl std::task::Wake for Caller {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.store(true, SeqCst);
+            }
+        }
+        let caller = std::sync::Arc::new(Caller(AtomicBool::new(false)));
+        let waiting = Waiting::new(&caller.clone().into());
+        waiting.cancel.store(true, SeqCst);
+        *waiting.lock() = Parked::Cancelled;
+        waiting.cancel_if_asked();
+        assert!(caller.0.load(SeqCst));
+    }
+
+    /// The cancelling waits for a life thread; by the time it has one, the module may have been started
+    /// again.
+    #[test]
+    fn a_cancelling_that_comes_late_leaves_the_next_run_alone() {
+        let calls = WaitingCalls::default();
+        let asked_for = calls.run();
+        calls.reopen();
+        let next = Waiting::new(Waker::noop());
+        calls.add(next.clone());
+        assert_eq!(calls.cancel_all(asked_for), 0);
+        let later = Waiting::new(Waker::noop());
+        calls.add(later.clone());
+        assert!(!next.cancel.load(SeqCst) && !later.cancel.load(SeqCst));
+        assert_eq!(calls.cancel_all(calls.run()), 2);
     }
 }

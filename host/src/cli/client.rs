@@ -53,6 +53,8 @@ impl Client {
             .header(HOST, "oxide-host")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| Failure::usage(format!("this cannot be asked: {error}")))?;
+        // After the answer before this one has been read to its end.
+        self.0.ready().await.map_err(|error| gone(&error))?;
         self.0.send_request(request).await.map_err(|error| gone(&error))
     }
 

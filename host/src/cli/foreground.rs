@@ -14,7 +14,7 @@ use crate::{
     daemon::{Claim, Daemon, Endpoint, ErrorReport, LoadReport, Signals, SocketError},
     host::{Host, HostBuilder},
     manager::LoadOptions,
-    report::{ModuleInfo, Receipt},
+    report::{ModuleInfo, Receipt, Retained},
     sys,
 };
 
@@ -79,7 +79,7 @@ pub(super) async fn serve(
             leave(Exit::Failed)
         }
     };
-    say_summary(printer, &receipts);
+    say_summary(printer, &receipts, &host.retained());
     host.remove_copies();
     // Finalisers must not run under the threads of a plugin that is still mapped, nor under a hook of one that
     // was being loaded when the signal came.
@@ -145,9 +145,18 @@ async fn load_all(
     (loaded, failures)
 }
 
-fn say_summary(printer: &Printer, receipts: &[Receipt]) {
+fn say_summary(printer: &Printer, receipts: &[Receipt], retained: &[Retained]) {
     for receipt in receipts {
         say_receipt(printer, receipt);
+    }
+    // Those that were unloaded before, and are not among the receipts.
+    let is_among =
+        |one: &&Retained| !receipts.iter().any(|r| r.id == one.id && r.generation == one.generation);
+    for earlier in retained.iter().filter(is_among) {
+        printer.say(format_args!(
+            "{} (generation {}), unloaded earlier, stayed mapped until now",
+            earlier.id, earlier.generation
+        ));
     }
     let kept = receipts.iter().filter(|receipt| !receipt.unmapped).count();
     printer.say(match (receipts.len(), kept) {

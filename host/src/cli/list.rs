@@ -9,7 +9,7 @@ use super::{
     Context, Exit, Failure,
     table::{Cell, Fit, render},
 };
-use crate::report::ModuleInfo;
+use crate::report::{ModuleInfo, Retained};
 
 /// What `list` takes.
 #[derive(Debug, clap::Args)]
@@ -17,12 +17,21 @@ pub(super) struct List {}
 
 impl List {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let modules: Vec<ModuleInfo> = context.host().await?.get("/v1/modules").await?;
+        let mut host = context.host().await?;
+        let modules: Vec<ModuleInfo> = host.get("/v1/modules").await?;
         if modules.is_empty() && !context.printer.json() {
             context.printer.say("no modules");
-            return Ok(Exit::Done);
+        } else {
+            context.printer.answer(&modules, || table(&modules, terminal_width()))?;
         }
-        context.printer.answer(&modules, || table(&modules, terminal_width()))?;
+        let retained: Vec<Retained> = host.get("/v1/retained").await?;
+        match retained.len() {
+            0 => {}
+            1 => context.printer.say("1 unloaded library is still mapped; `retained` says why"),
+            many => context
+                .printer
+                .say(format_args!("{many} unloaded libraries are still mapped; `retained` says why")),
+        }
         Ok(Exit::Done)
     }
 }

@@ -14,6 +14,7 @@ use super::{
     context::command_for,
     foreground, input,
     text::shell_word,
+    unload::holder,
 };
 use crate::{
     daemon::{Claim, Endpoint, ErrorReport, LoadReport, LoadRequest, SocketError},
@@ -145,6 +146,9 @@ async fn become_host(context: &Context, claim: Claim, request: LoadRequest) -> R
 pub(super) fn say_loaded(printer: &Printer, socket: &Path, module: &ModuleInfo) {
     let ModuleInfo { id, version, generation, state, .. } = module;
     printer.say(format_args!("loaded {id} {version} (generation {generation}), {state}"));
+    for retention in &module.retained_by {
+        printer.say(format_args!("  its library will stay mapped after an unload: {}", holder(retention)));
+    }
     if *state == ModuleState::Running {
         printer.say(format_args!("try: {} invoke {} METHOD [TEXT]", command_for(socket), shell_word(id)));
     }

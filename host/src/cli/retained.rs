@@ -1,5 +1,7 @@
 //! `retained`.
 
+use std::io::IsTerminal;
+
 use super::{
     Context, Exit, Failure,
     list::terminal_width,
@@ -19,9 +21,14 @@ impl Retained {
             context.printer.say("nothing is retained");
             return Ok(Exit::Done);
         }
-        context.printer.answer(&retained, || table(&retained, terminal_width()))?;
+        context.printer.answer(&retained, || table(&retained, width()))?;
         Ok(Exit::Done)
     }
+}
+
+/// The terminal's; what is read by something else is not cut.
+fn width() -> usize {
+    if std::io::stdout().is_terminal() { terminal_width() } else { usize::MAX }
 }
 
 fn table(retained: &[Generation], width: usize) -> String {

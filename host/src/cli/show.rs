@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Client, Context, Exit, Failure, client::module_path, list::style, text::escape};
+use super::{Client, Context, Exit, Failure, client::module_path, list::style, text::escape, unload::holder};
 use crate::report::ModuleInfo;
 
 /// What `show` takes.
@@ -43,6 +43,9 @@ fn sheet(module: &ModuleInfo) -> String {
     let _ = writeln!(text, "{:<12} {colour}{}{colour:#}", "state", module.state);
     if let Some(failure) = &module.failure {
         let _ = writeln!(text, "{:<12} {}", "failure", escape(failure));
+    }
+    for retention in &module.retained_by {
+        let _ = writeln!(text, "{:<12} {}", "stays mapped", escape(&holder(retention)));
     }
     text
 }

@@ -3,7 +3,7 @@
 use hyper::Method;
 
 use super::{Context, Exit, Failure, Printer, client::module_path};
-use crate::report::{DropOutcome, Receipt, Retention, StopOutcome};
+use crate::report::{DropOutcome, Holder, Receipt, Retention, StopOutcome};
 
 /// What `unload` takes.
 #[derive(Debug, clap::Args)]
@@ -49,6 +49,15 @@ fn lines(receipt: &Receipt) -> Vec<String> {
     let fate = if receipt.unmapped { "and its library is gone" } else { "but its library is still mapped" };
     let mut lines = vec![format!("unloaded {id} (generation {generation}), {fate}")];
     lines.extend(receipt.retained_by.iter().map(|retention| format!("  held by {}", holder(retention))));
+    if !receipt.unmapped {
+        let is_for_good =
+            |one: &Retention| matches!(one.holder, Holder::Stop | Holder::ForeignImport | Holder::Platform);
+        lines.push(if receipt.retained_by.iter().any(is_for_good) {
+            "  it stays until the process ends".to_owned()
+        } else {
+            "  the host tries again when that changes; `retained` lists it".to_owned()
+        });
+    }
     if receipt.cancelled > 0 {
         lines.push(format!("  waiting calls that were cancelled: {}", receipt.cancelled));
     }
@@ -83,7 +92,8 @@ mod tests {
             cancelled: 0,
             stop: StopOutcome::Ok,
             drop: DropOutcome::Ok,
-            leaked_bytes: 0,
+            leaked_bytes: Some(0),
+            forgotten_locals: 0,
             revoked: 0,
         };
         insta::assert_snapshot!(lines(&receipt).join("\n"), @"unloaded echo (generation 2), and its library is gone");
@@ -99,6 +109,7 @@ mod tests {
         unloaded echo (generation 2), but its library is still mapped
           held by call: `wait` is still inside
           held by thread_local ×3
+          the host tries again when that changes; `retained` lists it
           waiting calls that were cancelled: 2
           its stop was skipped: a call is still inside
           its destructor was skipped

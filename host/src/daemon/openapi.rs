@@ -74,6 +74,7 @@ mod tests {
         let mut module = ModuleInfo::new(metadata, ModuleState::Failed, 1);
         module.failure = Some("failure".into());
         let retention = Retention { holder: Holder::Call, count: 1, detail: "detail".into() };
+        module.retained_by = vec![retention.clone()];
         let receipt = Receipt {
             id: "id".into(),
             generation: 1,
@@ -83,7 +84,8 @@ mod tests {
             cancelled: 0,
             stop: StopOutcome::Ok,
             drop: DropOutcome::Ok,
-            leaked_bytes: 0,
+            leaked_bytes: Some(0),
+            forgotten_locals: 0,
             revoked: 0,
         };
         let retained = Retained {

@@ -10,7 +10,7 @@ pub(super) const ENTRY: &str = "_1as_0lib_1header_0root_bmodule_bloader";
 /// Functions whose effects outlive an unload unless the host counts and undoes them. The plugin's shim binds the
 /// first line inside the plugin, so that a file which *imports* one of them was built around the shim; the second
 /// line are ways past it, which only C code takes.
-const FOREIGN: [&str; 12] = [
+const FOREIGN: [&str; 13] = [
     "__cxa_thread_atexit_impl",
     "pthread_key_create",
     "pthread_setspecific",
@@ -22,6 +22,7 @@ const FOREIGN: [&str; 12] = [
     "thrd_create",
     "tss_create",
     "timer_create",
+    "on_exit",
     "_tlv_atexit",
 ];
 

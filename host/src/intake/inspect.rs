@@ -10,14 +10,14 @@ use super::{
     facts::quoted_list,
     image::{Carried, Image},
     machine::{self, Machine},
-    read,
+    read::{self, Buffer},
 };
 
 /// A plugin's file as bytes: described, but neither trusted nor opened. What is in here is what will be opened,
 /// whatever becomes of the file at the path.
 pub struct InspectedFile {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: Buffer,
     machine: Machine,
     description: Description,
     facts: LinkFacts,
@@ -55,7 +55,7 @@ impl InspectedFile {
     }
 
     /// Understands bytes that were read from `path`.
-    fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, Fault> {
+    fn from_bytes(path: &Path, bytes: Buffer) -> Result<Self, Fault> {
         let Image { machine, carried } = Image::parse(&bytes)?;
         let Some(Carried { section, facts }) = carried else {
             // Of a library that could not run here anyway, that is the more useful thing to say.

@@ -2,9 +2,13 @@
 
 use std::{
     fs::{File, Metadata, OpenOptions},
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, Read, Seek},
+    ops::Deref,
     path::Path,
 };
+
+use memmap2::MmapMut;
+use parking_lot::Mutex;
 
 use super::{Fault, RefusalReason, image};
 
@@ -14,8 +18,45 @@ const LARGEST: u64 = 1 << 30;
 /// Enough to tell a library from everything else.
 const HEAD: u64 = 4096;
 
+/// A file's bytes, in memory that does not stay with the allocator: what each load takes and gives back on
+/// another thread would stay with each thread's arena.
+pub(super) enum Buffer {
+    /// Used again for the next file.
+    Spare(Vec<u8>),
+    /// A large file's, straight from the system; so many bytes of it are the file's.
+    Mapped(MmapMut, usize),
+}
+
+/// The one that nobody uses.
+static SPARE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// The largest that is kept.
+const SPARE_MOST: usize = 4 << 20;
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Spare(bytes) => bytes,
+            Self::Mapped(map, len) => map.get(..*len).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Self::Spare(bytes) = self {
+            let mut spare = SPARE.lock();
+            if (spare.capacity()..=SPARE_MOST).contains(&bytes.capacity()) {
+                *spare = std::mem::take(bytes);
+            }
+        }
+    }
+}
+
 /// The bytes of a file that may be a library.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+pub(super) fn read(path: &Path) -> Result<Buffer, Fault> {
     // Looked at before it is opened, since opening alone can do something to a device.
     let metadata = std::fs::metadata(path).map_err(|error| missing(path, &error))?;
     check_is_file(&metadata)?;
@@ -31,17 +72,48 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
         return Err(too_large());
     }
 
-    let mut bytes = Vec::new();
+    let expected = usize::try_from(metadata.len()).unwrap_or(0);
+    if expected > SPARE_MOST
+        && let Some(buffer) = read_large(&mut file, expected)?
+    {
+        return Ok(buffer);
+    }
+    let mut bytes = std::mem::take(&mut *SPARE.lock());
+    bytes.clear();
     (&mut file).take(HEAD).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
     image::could_be_library(&bytes)?;
     // A hint only: files in /proc say 0, and a file may grow.
-    bytes.reserve_exact(usize::try_from(metadata.len()).unwrap_or(0).saturating_sub(bytes.len()));
+    bytes.reserve_exact(expected.saturating_sub(bytes.len()));
     let left = LARGEST.saturating_add(1).saturating_sub(HEAD);
     file.take(left).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
     if bytes.len() as u64 > LARGEST {
         return Err(too_large());
     }
-    Ok(bytes)
+    Ok(Buffer::Spare(bytes))
+}
+
+/// The bytes of a file that says it has `expected`; `None` when it has more by now, or there is no memory for it: then
+/// it is at its beginning again.
+fn read_large(file: &mut File, expected: usize) -> Result<Option<Buffer>, Fault> {
+    let Ok(mut map) = MmapMut::map_anon(expected.saturating_add(1)) else { return Ok(None) };
+    let mut len = 0;
+    // Its beginning first: most of what is no library shows there.
+    for end in [HEAD as usize, map.len()] {
+        while let Some(room) = map.get_mut(len..end).filter(|room| !room.is_empty()) {
+            match file.read(room) {
+                Ok(0) => break,
+                Ok(read) => len += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(unreadable(&error)),
+            }
+        }
+        image::could_be_library(map.get(..len.min(HEAD as usize)).unwrap_or_default())?;
+    }
+    if len > expected {
+        file.rewind().map_err(|error| unreadable(&error))?;
+        return Ok(None);
+    }
+    Ok(Some(Buffer::Mapped(map, len)))
 }
 
 /// Opens for reading; a FIFO that took the file's place in the meantime can't keep us waiting for a writer, nor

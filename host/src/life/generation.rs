@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The seats of all generations of this process.
-pub(crate) static SEATS: Seats<Generation> = Seats::new();
+pub(crate) static SEATS: LazyLock<Seats<Generation>> = LazyLock::new(Seats::new);
 
 /// One loaded build of a module.
 pub(crate) struct Generation {

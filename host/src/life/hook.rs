@@ -45,7 +45,7 @@ pub(crate) async fn run<T: Send + 'static>(
     let cancel = Arc::new(Cancel::default());
     let _given_up = GiveUp(cancel.clone());
     pool::spawn(Running { hook: Some(hook), cancel, send: Some(send), _keep: keep });
-    match kernel::within(limit, receive).await {
+    match kernel::answer(limit, receive).await {
         Some(Ok(end)) => HookRun::Ended(end),
         Some(Err(_)) => HookRun::Ended(HookEnd::Panicked("the hook's thread gave no answer".to_owned())),
         None => HookRun::TimedOut,
@@ -73,8 +73,9 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
         if let Err(result) = send.send(work()) {
             late(result);
         }
+        kernel::poke();
     });
-    kernel::within(limit, receive).await.and_then(Result::ok)
+    kernel::answer(limit, receive).await.and_then(Result::ok)
 }
 
 #[derive(Default)]
@@ -125,6 +126,7 @@ impl<T, K: Unpin> Future for Running<T, K> {
         }
         if let Some(send) = this.send.take() {
             let _ = send.send(end);
+            kernel::poke();
         }
         Poll::Ready(())
     }

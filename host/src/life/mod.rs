@@ -2,9 +2,12 @@
 //!
 //! Knows no file names to choose from, no bus and no ids to look up.
 
+pub(crate) mod burial;
+pub(crate) mod flush;
 pub(crate) mod generation;
 pub(crate) mod hook;
 pub(crate) mod loader;
 pub(crate) mod object;
 pub(crate) mod pool;
+pub(crate) mod reaper;
 pub(crate) mod undertaker;

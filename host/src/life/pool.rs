@@ -6,14 +6,21 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     thread,
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::hook::panic_message;
+use super::{hook::panic_message, loader};
+use crate::{
+    boundary::{gate, residue::threads},
+    kernel,
+};
 
 /// How long an idle thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -35,7 +42,14 @@ struct State {
     idle: usize,
     threads: usize,
     named: u64,
+    /// Counts the sweeps.
+    sweeps: u64,
+    /// One of the idle ones does not sleep yet.
+    lingers: bool,
 }
+
+/// How many jobs wait, for those who look without the lock.
+static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
 static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
 
@@ -43,8 +57,12 @@ static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
 pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
     let mut state = POOL.state.lock();
     state.jobs.push_back(Box::new(job));
+    QUEUED.store(state.jobs.len(), SeqCst);
     if state.idle >= state.jobs.len() {
-        POOL.work.notify_one();
+        // One that lingers looks at the queue before it sleeps.
+        if !state.lingers || state.jobs.len() > 1 {
+            POOL.work.notify_one();
+        }
         return;
     }
     if state.threads >= MOST {
@@ -71,24 +89,52 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     task.detach();
 }
 
+/// Has each life thread run what it owes to generations that are leaving: idle ones at once, the others when
+/// they are done with their work.
+pub(crate) fn sweep() {
+    POOL.state.lock().sweeps += 1;
+    POOL.work.notify_all();
+}
+
 fn serve() {
+    kernel::prepare_thread();
+    gate::prepare_thread();
+    let mut swept = 0;
     loop {
+        let mut lingered = false;
         let job = {
             let mut state = POOL.state.lock();
             loop {
                 if let Some(job) = state.jobs.pop_front() {
-                    break job;
+                    QUEUED.store(state.jobs.len(), SeqCst);
+                    break Some(job);
+                }
+                if state.sweeps != swept {
+                    swept = state.sweeps;
+                    break None;
                 }
                 state.idle += 1;
+                if !lingered && !state.lingers {
+                    lingered = true;
+                    state.lingers = true;
+                    MutexGuard::unlocked(&mut state, || kernel::linger(|| QUEUED.load(SeqCst) > 0));
+                    state.lingers = false;
+                    state.idle -= 1;
+                    continue;
+                }
                 let timed_out = POOL.work.wait_for(&mut state, IDLE).timed_out();
                 state.idle -= 1;
-                if timed_out && state.jobs.is_empty() {
+                // As long as the loader is at work, who knows for how long, a new thread may have to wait for it.
+                if timed_out && state.jobs.is_empty() && !loader::is_at_work() {
                     state.threads -= 1;
                     return;
                 }
             }
         };
-        run_job(job);
+        if let Some(job) = job {
+            run_job(job);
+        }
+        threads::flush_if_asked();
     }
 }
 

@@ -1,49 +1,65 @@
-//! The end of a generation, after its drain and its `stop`: revoke, drop, join, seal, close and look.
-//!
-//! In this version a library is closed only where its file shows that nothing of it can be left on the
-//! host's threads; every other is retained, with the reason. Whatever is retained keeps its library, its
-//! object's memory and all that it was lent.
+//! The end of a generation, after its drain and its `stop`; what is left of it goes to the reaper.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
-
-use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    generation::{Generation, Origin},
-    hook, loader,
+    burial::Burial,
+    generation::{Generation, GenerationSeat},
+    hook,
     object::Object,
-    pool,
 };
 use crate::{
-    boundary::{
-        hooks::HookEnd,
-        lend::{Lending, Phase},
-        library::Closed,
-        module::{ForeignModule, NotMade},
-    },
     intake::LinkFacts,
-    kernel,
-    report::{DropOutcome, Holder, Retained, Retention, StopOutcome},
+    report::{DropOutcome, Holder, Retention, StopOutcome},
     sys,
 };
 
 /// How long each step of an end may take before it counts as hanging.
 const STEP: Duration = Duration::from_secs(5);
 
-/// What the end of a generation came to.
-#[derive(Debug)]
+/// How patient an attempt is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For tasks, hooks and wakers that are still running.
+    pub(crate) step: Duration,
+    /// For the threads that it started.
+    pub(crate) threads: Duration,
+    /// For living threads to run their thread-locals' destructors.
+    pub(crate) locals: Duration,
+    /// For them altogether, before what they owe is left undone.
+    pub(crate) forget_locals: Duration,
+    /// For the loader to close the library.
+    pub(crate) loader: Duration,
+}
+
+impl Patience {
+    /// For an unload that somebody waits for.
+    pub(crate) fn of_an_unload(threads: Duration, forget_locals: Duration, loader: Duration) -> Self {
+        Self { step: STEP, threads, locals: Duration::from_secs(1), forget_locals, loader }
+    }
+
+    /// For one more attempt, after something has changed.
+    pub(crate) fn again(self) -> Self {
+        let locals = Duration::from_millis(100);
+        Self { step: Duration::ZERO, threads: Duration::ZERO, locals, ..self }
+    }
+}
+
+/// What the end of a generation has come to.
+#[derive(Clone, Debug)]
 pub(crate) struct End {
     pub(crate) unmapped: bool,
     pub(crate) retained_by: Vec<Retention>,
     pub(crate) drop: DropOutcome,
     pub(crate) revoked: u64,
+    /// `None` when nobody counts, or it is still mapped.
+    pub(crate) leaked_bytes: Option<u64>,
+    /// Destructors of thread-locals that were left unrun because their threads did not come by.
+    pub(crate) forgotten_locals: u64,
 }
 
 /// Why a generation cannot be closed, so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Holders(Vec<Retention>);
 
 impl Holders {
@@ -51,94 +67,53 @@ impl Holders {
         self.0.push(Retention { holder, count: count as u64, detail: detail.into() });
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(crate) fn list(&self) -> &[Retention] {
+        &self.0
     }
 }
 
-/// What is retained in this process, in the order in which it was.
-static RETAINED: LazyLock<Mutex<Vec<Retained>>> = LazyLock::new(Mutex::default);
-
-/// Everything that this process retains.
-pub(crate) fn retained() -> Vec<Retained> {
-    RETAINED.lock().clone()
-}
-
-/// Ends a generation whose gate is drained, or which `holders` already say cannot be closed.
+/// Ends a generation whose calls are drained, or not: `seat` says so. What `holders` already say keeps it for
+/// good. What is left of it is for the caller to give to the reaper.
 pub(crate) async fn end(
     module: &str,
     generation: Arc<Generation>,
+    seat: Option<GenerationSeat>,
     stop: StopOutcome,
-    drained: bool,
     mut holders: Holders,
-) -> End {
-    if matches!(stop, StopOutcome::Failed | StopOutcome::TimedOut | StopOutcome::Panicked) {
+    patience: Patience,
+) -> (End, Option<Arc<Burial>>) {
+    if let Object::InProcess(_) = &generation.object {
+        let free = seat.is_none_or(|seat| seat.gate().is_drained()) && is_alone(&generation).await;
+        let drop = if free { drop_in_process(generation.clone()).await } else { DropOutcome::Skipped };
+        let leaked_bytes = Some(0);
+        return (
+            End {
+                unmapped: true,
+                retained_by: Vec::new(),
+                drop,
+                revoked: 0,
+                leaked_bytes,
+                forgotten_locals: 0,
+            },
+            None,
+        );
+    }
+    if !matches!(stop, StopOutcome::Ok | StopOutcome::NotRunning) {
         holders.add(Holder::Stop, 1, format!("its `stop` hook {}", stop_words(stop)));
     }
-    let outcome = match &generation.object {
-        Object::InProcess(_) => {
-            let drop = if drained { drop_in_process(generation.clone()).await } else { DropOutcome::Skipped };
-            return End { unmapped: true, retained_by: Vec::new(), drop, revoked: 0 };
-        }
-        Object::Foreign(foreign) => {
-            let revoked = revoke(foreign.lending(), &mut holders).await;
-            let drop =
-                if drained { destroy(generation.clone(), &mut holders).await } else { DropOutcome::Skipped };
-            let unmapped = close(&generation, &mut holders).await;
-            End { unmapped, retained_by: holders.0, drop, revoked }
-        }
-    };
-    if !outcome.unmapped {
-        remember(module, generation.number, generation.origin.as_ref(), outcome.retained_by.clone());
-        // Its library, and with it the memory that it was lent, stays for good.
-        std::mem::forget(generation);
+    if let Some(origin) = &generation.origin {
+        holders.0.extend(static_holders(&origin.facts));
     }
-    outcome
-}
-
-/// Ends a library whose module could not be made.
-pub(crate) async fn end_unmade(module: &str, not_made: Box<NotMade>, origin: Origin) {
-    let mut holders = Holders::default();
-    let lending = not_made.lending.clone();
-    revoke(&lending, &mut holders).await;
-    let detached = hook::run_blocking(
-        STEP * 2,
-        move || {
-            let detached = not_made.detach();
-            (not_made, detached)
-        },
-        // Too late to be closed; it is listed as retained already.
-        std::mem::forget,
-    )
-    .await;
-    match &detached {
-        Some((_, true)) => {}
-        _ => holders.add(Holder::Thread, 1, "the plugin's own runtime could not be joined"),
+    let burial = Burial::new(module, generation, seat, holders, patience);
+    let end = burial.attempt().await;
+    if end.unmapped {
+        return (end, None);
     }
-    seal(&lending, &mut holders).await;
-    static_holders(&origin.facts, &mut holders);
-    if let Some((not_made, _)) = detached {
-        let NotMade { library, .. } = *not_made;
-        if holders.is_empty() {
-            let closed = loader::run("closing a library".to_owned(), move || library.close(), drop).await;
-            match closed {
-                Ok(Closed::Unmapped) => return,
-                Ok(Closed::StillMapped) => {
-                    holders.add(Holder::Loader, 1, "it is still in the process's map");
-                }
-                Err(error) => holders.add(Holder::Loader, 1, error.to_string()),
-            }
-        } else {
-            std::mem::forget(library);
-        }
-    }
-    std::mem::forget(lending);
-    remember(module, 0, Some(&origin), holders.0);
-}
-
-fn remember(module: &str, generation: u64, origin: Option<&Origin>, retained_by: Vec<Retention>) {
-    let path = origin.map(|origin| origin.path.clone()).unwrap_or_default();
-    RETAINED.lock().push(Retained { id: module.to_owned(), generation, path, retained_by });
+    (end, Some(burial))
 }
 
 fn stop_words(stop: StopOutcome) -> &'static str {
@@ -151,32 +126,19 @@ fn stop_words(stop: StopOutcome) -> &'static str {
     }
 }
 
-/// Takes back all that was lent; tells how many things were out.
-async fn revoke(lending: &Arc<Lending>, holders: &mut Holders) -> u64 {
-    lending.close();
-    let ended = kernel::within(STEP, lending.end_tasks(Phase::Init)).await;
-    let tasks = ended.unwrap_or_else(|| {
-        let (tasks, _) = lending.outstanding();
-        holders.add(Holder::Handle, tasks, "tasks that did not end when they were told to");
-        0
+/// Why a library can never be closed, as far as its file and this system say: imports whose effects we neither
+/// see nor undo, and orders to the loader.
+pub(crate) fn static_holders(facts: &LinkFacts) -> Vec<Retention> {
+    let platform = sys::platform::unload_is_proven().err().map(|why| Retention {
+        holder: Holder::Platform,
+        count: 1,
+        detail: why.to_owned(),
     });
-    let revoker = lending.clone();
-    let revoked = hook::run_blocking(
-        STEP,
-        move || {
-            let Some(_ticket) = revoker.ticket() else { return 0 };
-            revoker.within(|| revoker.revoke())
-        },
-        drop,
-    )
-    .await;
-    match revoked {
-        Some(revoked) => (tasks + revoked) as u64,
-        None => {
-            holders.add(Holder::Handle, 1, "taking its handles back did not end");
-            tasks as u64
-        }
-    }
+    platform.into_iter().chain(facts.retained_by()).collect()
+}
+
+async fn is_alone(generation: &Generation) -> bool {
+    generation.alone(Duration::ZERO).await.is_some()
 }
 
 async fn drop_in_process(generation: Arc<Generation>) -> DropOutcome {
@@ -195,93 +157,4 @@ async fn drop_in_process(generation: Arc<Generation>) -> DropOutcome {
         Some(Err(())) => DropOutcome::Panicked,
         None => DropOutcome::Skipped,
     }
-}
-
-/// Drops the object and joins the plugin's own runtime.
-async fn destroy(generation: Arc<Generation>, holders: &mut Holders) -> DropOutcome {
-    let destroyed = hook::run_blocking(
-        STEP * 2,
-        move || {
-            let Object::Foreign(module) = &generation.object else { return (true, true) };
-            let destroyed = module.destroy();
-            let detached = module.detach();
-            (matches!(destroyed, HookEnd::Ok(_)), matches!(detached, HookEnd::Ok(_)))
-        },
-        drop,
-    )
-    .await;
-    match destroyed {
-        Some((dropped, detached)) => {
-            if !detached {
-                holders.add(Holder::Thread, 1, "the plugin's own runtime could not be joined");
-            }
-            if dropped { DropOutcome::Ok } else { DropOutcome::Panicked }
-        }
-        None => {
-            holders.add(Holder::Call, 1, "the object's destructor does not end");
-            DropOutcome::Skipped
-        }
-    }
-}
-
-/// Seals the generation, and closes it if nothing can hold it. Tells whether it is gone.
-async fn close(generation: &Arc<Generation>, holders: &mut Holders) -> bool {
-    let Object::Foreign(foreign) = &generation.object else { return true };
-    seal(foreign.lending(), holders).await;
-    if let Some(origin) = &generation.origin {
-        static_holders(&origin.facts, holders);
-    }
-    if !holders.is_empty() {
-        return false;
-    }
-    let closing = generation.clone();
-    let what = format!("closing generation {}", generation.number);
-    let closed = loader::run(what, move || close_foreign(&closing), drop).await;
-    match closed {
-        Ok(Some(Closed::Unmapped)) => true,
-        Ok(_) => {
-            holders.add(Holder::Loader, 1, "it was closed, but is still in the process's map");
-            false
-        }
-        Err(error) => {
-            holders.add(Holder::Loader, 1, error.to_string());
-            false
-        }
-    }
-}
-
-fn close_foreign(generation: &Generation) -> Option<Closed> {
-    match &generation.object {
-        Object::Foreign(foreign) => foreign.close(),
-        Object::InProcess(_) => None,
-    }
-}
-
-/// Nobody gets a ticket any more; waits for those that are out.
-async fn seal(lending: &Lending, holders: &mut Holders) {
-    let work = &lending.work;
-    work.shut();
-    if holders.0.iter().any(|holder| holder.holder == Holder::Call) {
-        // It stays anyway: nothing would be won by waiting for who is known not to come out.
-        return;
-    }
-    if kernel::within(STEP, work.drained()).await.is_none() {
-        holders.add(Holder::Call, work.inside(), "hooks, tasks or wakers that are still running");
-    }
-}
-
-/// What the file itself says: imports whose effects we neither see nor undo, and orders to the loader.
-fn static_holders(facts: &LinkFacts, holders: &mut Holders) {
-    if let Err(why) = sys::unload_is_proven() {
-        holders.add(Holder::Platform, 1, why);
-    }
-    holders.0.extend(facts.retained_by());
-}
-
-/// Ends, on a life thread, what came too late for whoever wanted it.
-pub(crate) fn end_late(module: String, made: ForeignModule, origin: Origin) {
-    pool::spawn(async move {
-        let generation = Arc::new(Generation::foreign(0, made, origin));
-        drop(end(&module, generation, StopOutcome::NotRunning, true, Holders::default()).await);
-    });
 }

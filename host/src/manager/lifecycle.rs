@@ -29,6 +29,7 @@ use crate::{
     error::{KernelError, Result},
     kernel,
     life::{
+        flush,
         hook::{self, HookRun},
         object::Object,
     },
@@ -77,8 +78,11 @@ pub(crate) async fn ask<T>(
     }
     let (send, receive) = oneshot::channel();
     let gone = || KernelError::UnknownModule(entry.id.as_ref().to_owned());
+    let _under_way = kernel::UnderWay::begin();
     entry.ops.send(op(send)).map_err(|_| gone())?;
-    receive.await.map_err(|_| gone())?
+    kernel::poke();
+    // Meanwhile this thread runs what it owes, so that a generation may wait for it.
+    flush::attend(receive).await.map_err(|_| gone())?
 }
 
 /// Has a module unloaded although nobody waits for the receipt.
@@ -138,6 +142,9 @@ fn record(event: &Event) {
         Event::ModuleStarted { module_id } => tracing::info!(module = module_id, "started"),
         Event::ModuleStopped { module_id } => tracing::info!(module = module_id, "stopped"),
         Event::ModuleUnloaded { module_id, .. } => tracing::info!(module = module_id, "unloaded"),
+        Event::ModuleUnmapped { module_id, .. } => {
+            tracing::info!(module = module_id, "its library, which was retained, is gone");
+        }
         Event::ModuleFailed { module_id, reason } => tracing::warn!(module = module_id, reason, "failed"),
         _ => {}
     }
@@ -338,15 +345,16 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
     }
     let messages = entry.mailbox.give_up_message();
     let calls = match &entry.generation.object {
-        Object::Foreign(_) => {
+        Object::Foreign(foreign) => {
             let entry_generation = entry.generation.clone();
+            let run = foreign.waiting_calls().run();
             // Cancelling drops futures of the plugin's: on a life thread, under a ticket.
             let cancelling = hook::run_blocking(
                 CANCELLING,
                 move || {
                     let Object::Foreign(foreign) = &entry_generation.object else { return 0 };
                     let Some(_ticket) = foreign.lending().ticket() else { return 0 };
-                    foreign.lending().within(|| foreign.waiting_calls().cancel_all())
+                    foreign.lending().within(|| foreign.waiting_calls().cancel_all(run))
                 },
                 drop,
             );

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::life::undertaker::Patience;
+
 /// The deadlines and bounds of a manager. The defaults are those of the documentation of each.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -14,6 +16,14 @@ pub struct Limits {
     pub stop: Duration,
     /// For the calls inside to come out by themselves, before those that wait are cancelled: 10 s.
     pub drain: Duration,
+    /// For the threads that a module started to end by themselves, at its unload: 5 s.
+    pub threads: Duration,
+    /// For the threads on which a module left thread-locals to come by and destroy them, before these are
+    /// left undestroyed for good: 10 s.
+    pub locals: Duration,
+    /// For the dynamic loader to open or close a library, and with it for the library's constructors and
+    /// destructors: 30 s. Loading is refused as long as one takes longer.
+    pub loader: Duration,
     /// For one `on_message`: 30 s.
     pub message: Duration,
     /// How many messages may wait in a module's mailbox: 1,024.
@@ -29,9 +39,19 @@ impl Default for Limits {
             start: Duration::from_secs(30),
             stop: Duration::from_secs(10),
             drain: Duration::from_secs(10),
+            threads: Duration::from_secs(5),
+            locals: Duration::from_secs(10),
+            loader: Duration::from_secs(30),
             message: Duration::from_secs(30),
             mailbox: 1024,
             mailbox_wait: Duration::from_secs(10),
         }
+    }
+}
+
+impl Limits {
+    /// How patient an unload is.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::of_an_unload(self.threads, self.locals, self.loader)
     }
 }

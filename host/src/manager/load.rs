@@ -22,16 +22,19 @@ use crate::{
         lend::Lending,
         library::CheckedLibrary,
         module::{ForeignModule, NotMade},
+        residue::Residue,
         seat::Route,
     },
     error::{KernelError, Result},
     intake::{InspectedFile, LoadPolicy, StagedFile, StagingDir},
     kernel,
     life::{
+        flush,
         generation::{Generation, Origin, SEATS, unique_number},
         hook, loader,
         object::Object,
-        undertaker::{self, Holders},
+        reaper,
+        undertaker::{self, Holders, Patience},
     },
     report::StopOutcome,
 };
@@ -102,15 +105,20 @@ pub(crate) async fn load(
     if let Some(id) = &options.id {
         check_id(id)?;
     }
+    // Before anything is handed to a life thread: a new one might have to wait for the loader.
+    if let Some(stuck) = loader::stuck() {
+        return Err(stuck);
+    }
     let early = options.id.as_deref().map(|id| shared.reserve(id)).transpose()?;
     let (file, staged) = read_and_stage(loading, &path).await?;
     let origin = Origin { path: path.clone(), facts: file.facts().clone() };
-    let library = open(staged, path.clone()).await?;
-
     let provisional: Arc<str> = options.id.as_deref().unwrap_or(&file.description().package).into();
-    let module_number = unique_number();
+    let (module_number, unique) = (unique_number(), unique_number());
+    let residue = Residue::new(&provisional, module_number, unique, flush::present_runtime);
+    let library = open(staged, path.clone(), residue, shared.limits.loader).await?;
+
     let services = Arc::new(ManagerServices::new(shared.bus.clone()));
-    let lending = Lending::new(provisional.clone(), module_number, unique_number(), 1, services);
+    let lending = Lending::new(provisional.clone(), module_number, unique, 1, services);
     let module = create(shared, &provisional, library, lending, origin.clone()).await?;
     let generation = Arc::new(Generation::foreign(1, module, origin));
 
@@ -121,19 +129,9 @@ pub(crate) async fn load(
             Ok(register(shared, reservation, metadata, generation, module_number))
         }
         Err(error) => {
-            let stop = StopOutcome::NotRunning;
             // A hook that ran past its deadline may still be inside.
-            let alone = generation.alone(shared.limits.stop).await;
-            let mut holders = Holders::default();
-            if alone.is_none() {
-                holders.add(
-                    crate::report::Holder::Call,
-                    1,
-                    "a hook that ran past its deadline is still running",
-                );
-            }
-            let end = undertaker::end(&provisional, generation.clone(), stop, alone.is_some(), holders).await;
-            tracing::debug!(?end, "undid a load that failed");
+            drop(generation.alone(shared.limits.stop).await);
+            bury(&provisional, generation, shared.limits.patience()).await;
             Err(error)
         }
     }
@@ -185,13 +183,18 @@ async fn read_and_stage(loading: &Loading, path: &Path) -> Result<(InspectedFile
     })
 }
 
-async fn open(staged: StagedFile, path: PathBuf) -> Result<CheckedLibrary> {
+async fn open(
+    staged: StagedFile,
+    path: PathBuf,
+    residue: Arc<Residue>,
+    limit: Duration,
+) -> Result<CheckedLibrary> {
     let name = crate::intake::file_name(&path);
-    let job = move || crate::boundary::library::open_checked(staged, &path);
+    let job = move || crate::boundary::library::open_checked(staged, &path, residue);
     // Opened after all, too late for anybody: nothing but its constructors has run.
-    loader::run(format!("opening `{name}`"), job, |late| {
+    loader::run(format!("opening `{name}`"), limit, job, |late| {
         if let Ok(library) = late {
-            drop(library.close());
+            library.close_unused();
         }
     })
     .await?
@@ -206,15 +209,19 @@ async fn create(
     origin: Origin,
 ) -> Result<ForeignModule> {
     let limit = shared.limits.init;
+    let patience = shared.limits.patience();
+    let unmade =
+        move |not_made: Box<NotMade>, origin| Arc::new(Generation::foreign(0, not_made.module, origin));
     let (late_name, late_origin) = (module.as_ref().to_owned(), origin.clone());
     let made = hook::run_blocking(
         limit,
         move || ForeignModule::create(library, lending),
-        move |late| match late {
-            Ok(made) => undertaker::end_late(late_name, made, late_origin),
-            Err(not_made) => {
-                kernel::spawn(async move { bury(&late_name, not_made, late_origin).await });
-            }
+        move |late| {
+            let generation = match late {
+                Ok(made) => Arc::new(Generation::foreign(0, made, late_origin)),
+                Err(not_made) => unmade(not_made, late_origin),
+            };
+            kernel::spawn(async move { bury(&late_name, generation, patience).await });
         },
     )
     .await;
@@ -223,15 +230,21 @@ async fn create(
         Some(Ok(made)) => Ok(made),
         Some(Err(not_made)) => {
             let error = error_of(&module, "the constructor", &not_made.why);
-            bury(&module, not_made, origin).await;
+            bury(&module, unmade(not_made, origin), patience).await;
             Err(error)
         }
         None => Err(KernelError::HookTimedOut { module, hook: "the constructor", after: limit }),
     }
 }
 
-async fn bury(module: &str, not_made: Box<NotMade>, origin: Origin) {
-    undertaker::end_unmade(module, not_made, origin).await;
+/// Ends a generation that was never registered.
+async fn bury(module: &str, generation: Arc<Generation>, patience: Patience) {
+    let (stop, holders) = (StopOutcome::NotRunning, Holders::default());
+    let (end, retained) = undertaker::end(module, generation, None, stop, holders, patience).await;
+    if let Some(retained) = retained {
+        reaper::take(retained);
+    }
+    tracing::debug!(?end, "undid a load that failed");
 }
 
 async fn ask_metadata(

@@ -142,7 +142,9 @@ impl ModuleManager {
     ) -> Result<ModuleInfo> {
         let shared = self.inner.shared.clone();
         let runtime = Handle::try_current().ok();
+        let under_way = kernel::UnderWay::begin();
         let work = kernel::spawn(async move {
+            let _under_way = under_way;
             let entry = load::load(&shared, &loading, path.clone(), &options).await.inspect_err(|error| {
                 tracing::warn!(path = %path.display(), %error, "not loaded");
             })?;

@@ -14,7 +14,10 @@ use crate::{
     boundary::seat::Route,
     bus::MessageBus,
     error::{KernelError, Result},
-    life::generation::{Generation, GenerationSeat},
+    life::{
+        generation::{Generation, GenerationSeat},
+        undertaker,
+    },
     report::ModuleInfo,
 };
 
@@ -41,7 +44,10 @@ impl Entry {
 
     pub(crate) fn info(&self) -> ModuleInfo {
         let mut info = ModuleInfo::new(self.metadata.clone(), self.state(), self.generation.number);
-        info.path = self.generation.origin.as_ref().map(|origin| origin.path.clone());
+        if let Some(origin) = &self.generation.origin {
+            info.path = Some(origin.path.clone());
+            info.retained_by = undertaker::static_holders(&origin.facts);
+        }
         if info.state == ModuleState::Failed {
             info.failure.clone_from(&self.failure.lock());
         }

@@ -12,9 +12,10 @@ use super::{
 use crate::{
     life::{
         generation::SEATS,
-        undertaker::{self, Holders},
+        reaper,
+        undertaker::{self, End, Holders},
     },
-    report::{Holder, Receipt, StopOutcome},
+    report::{Receipt, StopOutcome},
 };
 
 /// Unloads a module from whatever state it is in. Cannot fail: what could not be done is on the receipt.
@@ -22,10 +23,6 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     let was = entry.state();
     set_state(entry, ModuleState::Stopping);
     let drain = drain(shared, entry).await;
-    let mut holders = Holders::default();
-    if !drain.drained {
-        holders.add(Holder::Call, entry.seat.gate().inside(), "calls that did not come out");
-    }
     let earlier = *entry.generation.bad_stop.lock();
     // Still to be stopped: running, or failed because calls were inside when it was to stop.
     let owed = match was {
@@ -44,39 +41,56 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
         (false, _) => StopOutcome::NotRunning,
     };
     // A hook that ran past its deadline may still be inside.
-    let alone = entry.generation.alone(shared.limits.stop).await;
-    if alone.is_none() {
-        holders.add(Holder::Call, 1, "a hook that ran past its deadline is still running");
-    }
-    let free = drain.drained && alone.is_some();
-    let end = undertaker::end(&entry.id, entry.generation.clone(), stop, free, holders).await;
-    drop(alone);
+    drop(entry.generation.alone(shared.limits.stop).await);
+    let patience = shared.limits.patience();
+    let (generation, seat) = (entry.generation.clone(), Some(entry.seat));
+    let (end, retained) =
+        undertaker::end(&entry.id, generation, seat, stop, Holders::default(), patience).await;
 
     entry.route.close();
-    if free && end.unmapped {
+    if let Some(retained) = &retained {
+        reaper::list(retained.clone());
+    }
+    if end.unmapped {
         SEATS.give_back(entry.seat);
     }
     let departure = shared.depart(entry);
     entry.mailbox.close(shared, entry);
-    let receipt = Receipt {
-        id: entry.id.as_ref().to_owned(),
-        generation: entry.generation.number,
-        unmapped: end.unmapped,
-        retained_by: end.retained_by,
-        drained: drain.came_out,
-        cancelled: drain.cancelled,
-        stop,
-        drop: end.drop,
-        leaked_bytes: 0,
-        revoked: end.revoked,
+    let receipt_of = {
+        let (id, generation) = (entry.id.as_ref().to_owned(), entry.generation.number);
+        let (drained, cancelled) = (drain.came_out, drain.cancelled);
+        move |end: End| Receipt {
+            id,
+            generation,
+            unmapped: end.unmapped,
+            retained_by: end.retained_by,
+            drained,
+            cancelled,
+            stop,
+            drop: end.drop,
+            leaked_bytes: end.leaked_bytes,
+            revoked: end.revoked,
+            forgotten_locals: end.forgotten_locals,
+        }
     };
-    announce(
-        shared,
-        Event::ModuleUnloaded {
-            module_id: entry.id.as_ref().to_owned(),
-            receipt: serde_json::to_value(&receipt).unwrap_or_default(),
-        },
-    );
+    let receipt = receipt_of.clone()(end);
+    let module_id = entry.id.as_ref().to_owned();
+    announce(shared, Event::ModuleUnloaded { module_id: module_id.clone(), receipt: json_of(&receipt) });
     drop(departure);
+    if let Some(retained) = retained {
+        let (shared, seat) = (Arc::downgrade(shared), entry.seat);
+        retained.when_gone(Box::new(move |end| {
+            SEATS.give_back(seat);
+            if let Some(shared) = shared.upgrade() {
+                let receipt = json_of(&receipt_of(end));
+                announce(&shared, Event::ModuleUnmapped { module_id, receipt });
+            }
+        }));
+        reaper::try_again(&retained);
+    }
     receipt
+}
+
+fn json_of(receipt: &Receipt) -> serde_json::Value {
+    serde_json::to_value(receipt).unwrap_or_default()
 }

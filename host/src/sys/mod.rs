@@ -2,8 +2,16 @@
 #![allow(unsafe_code, reason = "the room of system calls that the standard library lacks")]
 
 pub(crate) mod barrier;
+pub(crate) mod platform;
+pub(crate) mod regions;
+pub(crate) mod signals;
+pub(crate) mod threads;
+pub(crate) mod words;
 
 use std::path::Path;
+
+/// What the C library answers when it lacks something.
+pub(crate) const AGAIN: i32 = libc::EAGAIN;
 
 /// Whether the file at `path` is mapped into this process. Where that cannot be seen, it is said to be:
 /// then the generation is retained.
@@ -25,13 +33,18 @@ pub(crate) fn is_mapped(path: &Path) -> bool {
     }
 }
 
-/// Whether closing a library is proven to unload it on this system, with why not.
-pub(crate) fn unload_is_proven() -> Result<(), &'static str> {
-    if cfg!(all(target_os = "linux", target_env = "gnu")) {
-        Ok(())
-    } else {
-        Err("closing a library is not proven to unload it on this system")
-    }
+/// Whether nothing at all is mapped at `address`. One question to the kernel, where `is_mapped` reads a long
+/// list; but something else may have been mapped there since.
+pub(crate) fn is_free(address: usize) -> bool {
+    // The smallest page that any system has: rounding down to it is within the page that is meant.
+    let page = address & !0xfff;
+    let mut resident = 0_u8;
+    #[cfg(target_os = "linux")]
+    // SAFETY: asks about one page, which need not be mapped, and writes one byte.
+    let answer = unsafe { libc::mincore(page as *mut libc::c_void, 1, &raw mut resident) };
+    #[cfg(not(target_os = "linux"))]
+    let answer = (page, &mut resident, 0).2;
+    answer != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOMEM)
 }
 
 /// Ends the process at once: no finalisers, which would run under living plugin threads. The caller has

@@ -63,14 +63,20 @@ pub(crate) fn description() -> Vec<u8> {
     describe(ABI_VERSION, &pairs())
 }
 
-/// A folder for one test binary's libraries. Statics are not dropped, so it is one that the next run begins anew.
+/// A folder for this process's libraries. Statics are not dropped, so each process clears what dead ones left; its own
+/// name keeps a test's child process from clearing the folder that its parent still writes to.
 pub(crate) fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        folder
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
+        let dead = |entry: &fs::DirEntry| !Path::new("/proc").join(entry.file_name()).exists();
+        for entry in fs::read_dir(&all).into_iter().flatten().flatten().filter(dead) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+        let own = all.join(std::process::id().to_string());
+        let _ = fs::remove_dir_all(&own);
+        fs::create_dir_all(&own).unwrap();
+        own
     })
 }
 

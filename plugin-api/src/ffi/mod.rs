@@ -14,6 +14,7 @@ pub(crate) mod host;
 pub mod host_table;
 pub mod outcome;
 pub mod root;
+pub mod shim_table;
 #[cfg(feature = "testing")]
 pub(crate) mod test_table;
 

@@ -56,6 +56,10 @@ pub struct PluginRoot {
     /// Ends the work. `[one thread, alone, after the drain]`
     #[sabi(last_prefix_field)]
     pub stop: unsafe extern "C" fn(object: *mut ()) -> FfiFuture<FfiOutcome>,
+    /// Binds the library's thread services to the host: takes a [`HostShim`](super::shim_table::HostShim) and its context, gives
+    /// a [`PluginShim`](super::shim_table::PluginShim). `[the thread that opened it, before attach, once]`
+    #[sabi(missing_field(option))]
+    pub bind: unsafe extern "C" fn(host: *const (), context: *const ()) -> *const (),
 }
 
 impl RootModule for PluginRootRef {
@@ -114,11 +118,17 @@ impl<A: Adapter> Root<A> {
             on_message: on_message::<A>,
             save_state: save_state::<A>,
             stop: stop::<A>,
+            bind,
         })
     }
 
     /// The table as it crosses. It is a constant of the library: nothing to free.
     pub const TABLE_REF: PluginRootRef = PluginRootRef(Self::TABLE.as_prefix());
+}
+
+unsafe extern "C" fn bind(host: *const (), context: *const ()) -> *const () {
+    // SAFETY: the host passes its table and the context that belongs to it, valid until the library is gone.
+    unsafe { crate::shim::attach(&*host.cast(), context) }.cast()
 }
 
 unsafe extern "C" fn attach(table: HostTableRef, context: *const ()) -> FfiOutcome {

@@ -174,6 +174,10 @@ impl SpanTable {
         answer
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.open.lock().slots.len()
+    }
+
     /// Closes everything and says how much was open.
     pub(super) fn revoke(&self) -> usize {
         let thread = this_thread();

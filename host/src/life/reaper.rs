@@ -1,0 +1,97 @@
+//! Tries again to end what is retained: whenever something has changed, and on a clock that slows down.
+
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use super::burial::Burial;
+use crate::{boundary::residue::CHANGED, kernel, report::Retained};
+
+/// The pause after which it looks without having been told; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is retained in this process, in the order in which it was.
+static RETAINED: LazyLock<Mutex<Vec<Arc<Burial>>>> = LazyLock::new(Mutex::default);
+
+/// Whether the reaper runs.
+static AT_WORK: AtomicBool = AtomicBool::new(false);
+
+/// Everything that this process retains.
+pub(crate) fn retained() -> Vec<Retained> {
+    let burials = RETAINED.lock().clone();
+    burials.iter().map(|burial| burial.retained()).collect()
+}
+
+/// Takes over what could not be ended.
+pub(crate) fn take(burial: Arc<Burial>) {
+    list(burial.clone());
+    try_again(&burial);
+}
+
+/// Lists what could not be ended.
+pub(crate) fn list(burial: Arc<Burial>) {
+    RETAINED.lock().push(burial);
+}
+
+/// Tries what is listed again, from now on; who is to be told of its end is known by now.
+pub(crate) fn try_again(burial: &Burial) {
+    burial.try_again();
+    if burial.is_for_good() {
+        return;
+    }
+    if let Some(lending) = burial.tickets() {
+        kernel::spawn(async move {
+            lending.work.drained().await;
+            CHANGED.notify_waiters();
+        });
+    }
+    if !AT_WORK.swap(true, SeqCst) {
+        kernel::spawn(work());
+    } else {
+        CHANGED.notify_waiters();
+    }
+}
+
+async fn work() {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let changed = CHANGED.notified();
+        let told = kernel::within(pause, changed).await.is_some();
+        pause = if told { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        if !round().await {
+            AT_WORK.store(false, SeqCst);
+            // One that came in between has seen us at work.
+            if hopeful().is_empty() || AT_WORK.swap(true, SeqCst) {
+                return;
+            }
+        }
+    }
+}
+
+/// Those that may be freed.
+fn hopeful() -> Vec<Arc<Burial>> {
+    RETAINED.lock().iter().filter(|burial| burial.is_to_be_tried()).cloned().collect()
+}
+
+/// Tries each; tells whether any is left to be tried.
+async fn round() -> bool {
+    let mut left = false;
+    for burial in hopeful() {
+        let end = burial.attempt_again().await;
+        if end.unmapped {
+            RETAINED.lock().retain(|other| !Arc::ptr_eq(other, &burial));
+            tracing::info!(module = burial.module, "a retained library is gone after all");
+            burial.is_gone(end);
+        } else {
+            left = true;
+        }
+    }
+    left
+}

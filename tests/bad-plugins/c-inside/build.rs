@@ -1,0 +1,6 @@
+//! Compiles the part in C.
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/part.c");
+    cc::Build::new().file("src/part.c").warnings_into_errors(true).compile("part");
+}

@@ -1,0 +1,116 @@
+//! What it asks of the system behind everybody's back: signal handlers, memory, libraries, and code that runs
+//! when the library is opened and closed.
+
+use std::{
+    ffi::{CStr, CString, c_int, c_void},
+    mem::{self, MaybeUninit},
+    ptr,
+    sync::Mutex,
+};
+
+use crate::wait_for;
+
+/// The one that it handles. Nothing else in the tests uses it.
+const SIGNAL: c_int = libc::SIGUSR2;
+
+extern "C" fn handler(_: c_int) {}
+
+/// What was there before, of each `sigaction`.
+static BEFORE: Mutex<Vec<libc::sigaction>> = Mutex::new(Vec::new());
+
+fn install() {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    let mut before = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: zeroes are an action without flags; the handler does nothing; the old one is written by the
+    // call that is seen to succeed.
+    let before = unsafe {
+        (*action.as_mut_ptr()).sa_sigaction = handler as *const () as usize;
+        assert_eq!(libc::sigaction(SIGNAL, action.as_ptr(), before.as_mut_ptr()), 0);
+        before.assume_init()
+    };
+    BEFORE.lock().expect("nobody panics with it").push(before);
+}
+
+fn restore() {
+    let before = BEFORE.lock().expect("nobody panics with it").pop().expect("installed before");
+    // SAFETY: what was there is put back.
+    assert_eq!(unsafe { libc::sigaction(SIGNAL, &raw const before, ptr::null_mut()) }, 0);
+}
+
+fn opened(path: &str) -> *mut c_void {
+    let path = CString::new(path).expect("no test has such paths");
+    // SAFETY: the test says which library, and all of them may be opened anywhere.
+    let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    // SAFETY: asked right after the call that failed.
+    assert!(!library.is_null(), "{:?}", unsafe { CStr::from_ptr(libc::dlerror()) });
+    library
+}
+
+pub(crate) fn perform(verb: &str, argument: &str) -> Option<String> {
+    match verb {
+        "sigaction" => install(),
+        "sigaction_restore" => restore(),
+        "signal" => {
+            // SAFETY: the handler does nothing.
+            unsafe { libc::signal(SIGNAL, handler as *const () as libc::sighandler_t) };
+        }
+        "signal_default" => {
+            // SAFETY: a default is always there.
+            unsafe { libc::signal(SIGNAL, libc::SIG_DFL) };
+        }
+        "raise" => {
+            // SAFETY: the signal is handled, as the test has seen to.
+            unsafe { libc::raise(SIGNAL) };
+        }
+        "leak" => mem::forget(vec![1_u8; argument.parse().expect("a number")]),
+        "open" => {
+            opened(argument);
+        }
+        "open_and_close" => {
+            // SAFETY: it has just been opened, and nothing of it is in use.
+            unsafe { libc::dlclose(opened(argument)) };
+        }
+        "open_and_use" => {
+            let library = opened(argument);
+            // SAFETY: the test's own library has this function, of this type.
+            unsafe {
+                let hold = libc::dlsym(library, c"hold_on".as_ptr());
+                assert!(!hold.is_null());
+                mem::transmute::<*mut c_void, extern "C" fn()>(hold)();
+            }
+        }
+        _ => return None,
+    }
+    Some(String::new())
+}
+
+/// Waits as the variable says: for a file at the path that is its value.
+fn follow(variable: &str) {
+    if let Ok(path) = std::env::var(variable) {
+        wait_for(&path);
+    }
+}
+
+extern "C" fn constructor() {
+    follow("CLINGING_CONSTRUCTOR");
+}
+
+extern "C" fn destructor() {
+    follow("CLINGING_DESTRUCTOR");
+    if std::env::var_os("CLINGING_DESTRUCTOR_ALLOCATES").is_some() {
+        // Of many sizes, some kept and some freed: from here on the heap has something for this thread.
+        let kept: Vec<_> = (1..500).map(|size| vec![1_u8; size]).collect();
+        mem::forget(kept.clone());
+        super::locals::perform("local", "");
+    }
+}
+
+// SAFETY: an array of functions without arguments, which the loader calls when it has opened the library.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = constructor;
+
+// SAFETY: as above, before it unmaps the library.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = destructor;

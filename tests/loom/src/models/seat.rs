@@ -1,0 +1,137 @@
+//! Seats and routes. A generation that was given back is written to, so that loom sees whoever still uses it.
+
+use loom::{
+    future::block_on,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use crate::{
+    boundary::seat::{Inside, Route, Seat, Seats},
+    watched::Watched,
+};
+
+/// A generation.
+struct Occupant {
+    number: u32,
+    there: Watched,
+}
+
+impl Occupant {
+    fn new(number: u32) -> Arc<Self> {
+        Arc::new(Self { number, there: Watched::default() })
+    }
+}
+
+fn look(inside: &Inside<Occupant>) -> u32 {
+    inside.there.used();
+    inside.number
+}
+
+/// Shuts the seat's gate, gives the seat back as soon as that is accepted, and has the occupant go.
+fn vacate(seats: &Seats<Occupant>, seat: &'static Seat<Occupant>, occupant: &Occupant) {
+    seat.gate().shut();
+    if !seats.give_back(seat) {
+        block_on(seat.gate().drained());
+        assert!(seats.give_back(seat), "it is drained");
+    }
+    occupant.there.goes();
+}
+
+fn first(seats: &Seats<Occupant>) -> (Arc<Occupant>, &'static Seat<Occupant>, Arc<Route<Occupant>>) {
+    let occupant = Occupant::new(1);
+    let seat = seats.take(occupant.clone());
+    seat.gate().open();
+    let route = Arc::new(Route::to(seat));
+    // Deals the main thread's slot.
+    assert!(route.enter().is_some());
+    (occupant, seat, route)
+}
+
+fn spawn<R: Send + 'static>(
+    route: &Arc<Route<Occupant>>,
+    body: impl FnOnce(&Route<Occupant>) -> R + Send + 'static,
+) -> JoinHandle<R> {
+    let route = route.clone();
+    thread::spawn(move || body(&route))
+}
+
+/// The module goes while `callers` come; its seat is given to another one, whose gate is open. A caller gets
+/// into the first or nowhere.
+pub fn used_again(callers: usize) {
+    let seats = Seats::new();
+    let (occupant, seat, route) = first(&seats);
+    let callers = Vec::from_iter((0..callers).map(|_| {
+        spawn(&route, |route| {
+            if let Some(inside) = route.enter() {
+                assert_eq!(look(&inside), 1, "a caller of the first module is inside another");
+            }
+        })
+    }));
+    route.close();
+    vacate(&seats, seat, &occupant);
+    let other = Occupant::new(2);
+    assert!(std::ptr::eq(seats.take(other.clone()), seat));
+    seat.gate().open();
+    let other_route = Route::to(seat);
+    assert_eq!(other_route.enter().map(|inside| look(&inside)), Some(2));
+    other_route.close();
+    vacate(&seats, seat, &other);
+    for caller in callers {
+        let _ = caller.join();
+    }
+}
+
+/// A swap: the route is led to the seat of the next generation, the old one is drained, and its seat goes to
+/// another module. A caller is never turned away and never gets into that.
+pub fn switched() {
+    let seats = Seats::new();
+    let (old, seat, route) = first(&seats);
+    let new = Occupant::new(2);
+    let new_seat = seats.take(new.clone());
+    let callers = [(); 2].map(|()| {
+        spawn(&route, |route| {
+            let inside = route.enter().expect("one of the two is open");
+            assert!(look(&inside) < 3, "a caller of this module is inside another");
+        })
+    });
+    new_seat.gate().open();
+    route.lead_to(new_seat);
+    vacate(&seats, seat, &old);
+    let other = Occupant::new(3);
+    assert!(std::ptr::eq(seats.take(other.clone()), seat));
+    seat.gate().open();
+    for caller in callers {
+        let _ = caller.join();
+    }
+    vacate(&seats, seat, &other);
+    vacate(&seats, new_seat, &new);
+}
+
+/// A call that comes back on another thread while its outer call ends, its module goes, and the seat goes to
+/// another one: it gets into the first or nowhere.
+pub fn coming_back() {
+    let seats = Seats::new();
+    let (occupant, seat, route) = first(&seats);
+    let shared = route.clone();
+    let caller = spawn(&route, move |route| {
+        let Some(outer) = route.enter() else { return };
+        let elsewhere = spawn(&shared, |route| {
+            if let Some(inner) = route.enter_nested(|occupant| occupant.number == 1) {
+                assert_eq!(look(&inner), 1);
+            }
+        });
+        look(&outer);
+        drop(outer);
+        let _ = elsewhere.join();
+    });
+    seat.gate().shut();
+    block_on(seat.gate().drained());
+    route.close();
+    vacate(&seats, seat, &occupant);
+    let other = Occupant::new(2);
+    assert!(std::ptr::eq(seats.take(other.clone()), seat));
+    seat.gate().open();
+    vacate(&seats, seat, &other);
+    let _ = caller.join();
+}
