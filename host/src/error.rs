@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use oxide_plugin_api::{ErrorKind, ModuleState};
 
-use crate::intake::{Refusal, RefusalReason};
+use crate::{
+    intake::{Refusal, RefusalReason},
+    report::SwapStep,
+};
 
 /// What the host's functions return.
 pub type Result<T, E = KernelError> = std::result::Result<T, E>;
@@ -147,6 +150,76 @@ pub enum KernelError {
         /// The method.
         method: String,
     },
+    /// A swap failed; the old generation goes on as if nothing had happened.
+    #[error("the swap of module `{module}` failed at {step}; generation {generation} goes on: {source}")]
+    SwapFailed {
+        /// Which module.
+        module: String,
+        /// At which step.
+        step: SwapStep,
+        /// The generation that goes on.
+        generation: u64,
+        /// What failed.
+        source: Box<KernelError>,
+    },
+    /// The file holds the very bytes of the build that is loaded.
+    #[error("module `{module}` already runs this very build (generation {generation})")]
+    SameBuild {
+        /// Which module.
+        module: String,
+        /// The generation that has these bytes.
+        generation: u64,
+    },
+    /// The file is a build of another module.
+    #[error("this is a build of module `{found}`, expected one of `{module}`")]
+    OtherModule {
+        /// Which module was to be swapped.
+        module: String,
+        /// What the build calls itself.
+        found: String,
+    },
+    /// There is nothing to go back to.
+    #[error("module `{0}` has no previous build to go back to")]
+    NoPreviousBuild(String),
+    /// So many generations of the module are still mapped that no further one is loaded.
+    #[error("{count} earlier generations of module `{module}` are still mapped: {list}")]
+    TooManyRetained {
+        /// Which module.
+        module: String,
+        /// How many.
+        count: usize,
+        /// Which, and by whom they are held.
+        list: String,
+    },
+    /// The state that `save_state` gave is larger than the host's limit.
+    #[error("the state of module `{module}` has {found} bytes, more than the {limit} that are allowed")]
+    StateTooLarge {
+        /// Which module.
+        module: String,
+        /// Its bytes.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A swap would have held more calls than the host's limit. None of them fails.
+    #[error("more than {limit} calls of module `{module}` would have had to wait")]
+    TooManyHeld {
+        /// Which module.
+        module: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// A swap would have held calls for longer than the host's limit. None of them fails.
+    #[error("the calls of module `{module}` would have had to wait for more than {after:?}")]
+    HeldTooLong {
+        /// Which module.
+        module: String,
+        /// The limit.
+        after: Duration,
+    },
+    /// Whoever asked for it has gone away before it was done.
+    #[error("whoever asked for it went away")]
+    Abandoned,
     /// The host is shutting down, or its service threads are gone.
     #[error("the host is shutting down")]
     ShuttingDown,
@@ -190,6 +263,15 @@ impl KernelError {
             Self::NotRunning { .. } => "not_running",
             Self::SelfWait { .. } => "self_wait",
             Self::Cancelled { .. } => "cancelled",
+            Self::SwapFailed { .. } => "swap_failed",
+            Self::SameBuild { .. } => "same_build",
+            Self::OtherModule { .. } => "other_module",
+            Self::NoPreviousBuild(_) => "no_previous_build",
+            Self::TooManyRetained { .. } => "too_many_retained",
+            Self::StateTooLarge { .. } => "state_too_large",
+            Self::TooManyHeld { .. } => "too_many_held",
+            Self::HeldTooLong { .. } => "held_too_long",
+            Self::Abandoned => "abandoned",
             Self::ShuttingDown => "shutting_down",
             Self::LoaderStuck(_) => "loader_stuck",
             Self::Setup(_) => "setup",
@@ -226,6 +308,19 @@ impl KernelError {
             Self::SelfWait { action, .. } => {
                 format!("ask for the {action} from outside the module's own calls")
             }
+            Self::SwapFailed { source, .. } => return source.hint(),
+            Self::SameBuild { .. } => "`--force` loads it all the same, as a new generation".to_owned(),
+            Self::OtherModule { found, .. } => {
+                format!("load it beside this one, or name `{found}` in place of it")
+            }
+            Self::NoPreviousBuild(_) => "a module has one after its first swap".to_owned(),
+            Self::TooManyRetained { .. } => {
+                "`oxide-host retained` shows what holds them; the limit is `retained` in the host's configuration"
+                    .to_owned()
+            }
+            Self::StateTooLarge { .. } => "the limit is `state_bytes` in the host's configuration".to_owned(),
+            Self::TooManyHeld { .. } => "the limit is `held_calls` in the host's configuration".to_owned(),
+            Self::HeldTooLong { .. } => "the limit is `hold_timeout` in the host's configuration".to_owned(),
             Self::LoaderStuck(_) => "restart the host without that file".to_owned(),
             _ => return None,
         })
@@ -235,6 +330,7 @@ impl KernelError {
     pub fn refusal(&self) -> Option<RefusalReason> {
         match self {
             Self::Refused(refusal) => Some(refusal.reason),
+            Self::SwapFailed { source, .. } => source.refusal(),
             _ => None,
         }
     }

@@ -13,8 +13,8 @@ use crate::{
     error::Result,
     intake::{LoadPolicy, StagingDir},
     life::{flush, reaper},
-    manager::{Limits, LoadOptions, Loading, ModuleHandle, ModuleManager},
-    report::{ModuleInfo, Receipt, Retained},
+    manager::{Limits, LoadOptions, Loading, ModuleHandle, ModuleManager, Source, SwapOptions},
+    report::{ModuleInfo, Receipt, Retained, SwapReport},
 };
 
 /// A plugin host: a manager, a bus, and a private folder for the copies that are opened. Cheap to clone.
@@ -127,6 +127,8 @@ limit_setters! {
     /// How long the dynamic loader may take to open or close a library, before loading is refused until it
     /// returns: 30 s by default.
     loader_timeout => loader,
+    /// How long a swap may hold calls while it hands the state over, before it is given up: 10 s by default.
+    hold_timeout => hold,
     /// How long one `on_message` may take: 30 s by default.
     message_timeout => message,
 }
@@ -160,6 +162,45 @@ impl Host {
     /// As [`Host::load`].
     pub async fn load_with(&self, path: impl AsRef<Path>, options: LoadOptions) -> Result<ModuleInfo> {
         self.manager.load(self.loading.clone(), path.as_ref().to_owned(), options).await
+    }
+
+    /// Replaces a running module by another build of it, while callers keep calling: no call fails, is repeated, or
+    /// is answered by a mix of both. What the old one's `save_state` gives goes to the new one's `restore_state`; fresh
+    /// calls wait meanwhile. A module that does not run is replaced, and not started.
+    ///
+    /// A future that is dropped before calls are led to the new build has the swap undone.
+    ///
+    /// # Errors
+    /// [`KernelError::SwapFailed`](crate::error::KernelError::SwapFailed) says at which step; the old build goes on as
+    /// if nothing had happened. [`KernelError::SameBuild`](crate::error::KernelError::SameBuild) when the file holds
+    /// the very bytes that are loaded, and
+    /// [`KernelError::TooManyRetained`](crate::error::KernelError::TooManyRetained).
+    pub async fn swap(&self, id: &str, path: impl AsRef<Path>) -> Result<SwapReport> {
+        self.swap_with(id, path, SwapOptions::new()).await
+    }
+
+    /// Replaces a module in another way than the usual one.
+    ///
+    /// # Errors
+    /// As [`Host::swap`].
+    pub async fn swap_with(
+        &self,
+        id: &str,
+        path: impl AsRef<Path>,
+        options: SwapOptions,
+    ) -> Result<SwapReport> {
+        let source = Source::File(path.as_ref().to_owned());
+        self.manager.swap(self.loading.clone(), id, source, options).await
+    }
+
+    /// Swaps a module back to the build before the present one, with the configuration that it had; the state is
+    /// handed over as in any swap. Done twice, it leads back to where it began.
+    ///
+    /// # Errors
+    /// As [`Host::swap`], and [`KernelError::NoPreviousBuild`](crate::error::KernelError::NoPreviousBuild).
+    pub async fn rollback(&self, id: &str) -> Result<SwapReport> {
+        let options = SwapOptions::new().force(true);
+        self.manager.swap(self.loading.clone(), id, Source::Previous, options).await
     }
 
     /// Ends a module; the receipt says what was done and whether the library is gone.
@@ -258,6 +299,7 @@ impl Host {
                     receipts.push(receipt);
                 }
             }
+            self.manager.after_swaps().await;
             receipts
         };
         // Meanwhile this thread runs what it owes, as with every verb: each unload waits on a thread of the host's.

@@ -26,9 +26,9 @@ mod sys;
 pub use error::KernelError;
 pub use host::{Host, HostBuilder, come_by};
 pub use intake::*;
-pub use manager::{Invoke, Limits, LoadOptions, ModuleHandle};
+pub use manager::{Invoke, Limits, LoadOptions, ModuleHandle, SwapOptions};
 pub use oxide_plugin_api::{Payload, SavedState};
-pub use report::{ModuleInfo, Receipt};
+pub use report::{ModuleInfo, Receipt, SwapReport, SwapStep};
 
 /// The names of `oxide_plugin_api::prelude` for in-process modules, and the host's own.
 pub mod prelude {

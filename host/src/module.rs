@@ -145,6 +145,10 @@ impl AnyModule {
         }
     }
 
+    pub(crate) async fn save_state(&self) -> Result<Option<SavedState>> {
+        either!(self, module => module.save_state().await)
+    }
+
     pub(crate) async fn start(&mut self) -> Result<()> {
         either!(self, module => module.start().await)
     }

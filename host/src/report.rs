@@ -177,6 +177,83 @@ pub enum DropOutcome {
     Skipped,
 }
 
+/// What a swap did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SwapReport {
+    /// The module.
+    pub id: String,
+    /// The generation before.
+    pub from: u64,
+    /// The generation now.
+    pub to: u64,
+    /// The version before.
+    pub from_version: String,
+    /// The version now.
+    pub to_version: String,
+    /// Whether the version now is lower, as [semantic versions](https://semver.org) are compared; `false` when one of
+    /// them is none.
+    pub downgrade: bool,
+    /// Whether the old generation's state was handed over. Without one nobody waits.
+    pub state_moved: bool,
+    /// Calls that waited while the state was handed over.
+    pub held_calls: u64,
+    /// How long fresh calls were held, in microseconds; 0 when none were.
+    pub hold_micros: u64,
+    /// What became of the old generation.
+    pub old: Receipt,
+}
+
+/// A step of a swap, for telling which one failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SwapStep {
+    /// Looking at the file, as bytes.
+    Inspect,
+    /// Making the private copy.
+    Stage,
+    /// Opening the library (its constructors run), and comparing the tables.
+    Open,
+    /// Constructing the module.
+    Constructor,
+    /// Asking it what it is.
+    Metadata,
+    /// `configure`.
+    Configure,
+    /// `init`, or `instantiate`.
+    Init,
+    /// Waiting for the calls inside the old generation to come out.
+    Drain,
+    /// The old generation's `save_state`.
+    SaveState,
+    /// The new one's `restore_state`.
+    RestoreState,
+    /// The new one's `start`.
+    Start,
+    /// Leading calls to it.
+    Switch,
+}
+
+impl std::fmt::Display for SwapStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Inspect => "inspect",
+            Self::Stage => "stage",
+            Self::Open => "open",
+            Self::Constructor => "constructor",
+            Self::Metadata => "metadata",
+            Self::Configure => "configure",
+            Self::Init => "init",
+            Self::Drain => "drain",
+            Self::SaveState => "save_state",
+            Self::RestoreState => "restore_state",
+            Self::Start => "start",
+            Self::Switch => "switch",
+        })
+    }
+}
+
 /// A generation that could not be unmapped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -22,7 +22,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("boundary", &["error", "intake", "sys"]),
     ("bus", &["error", "kernel"]),
     ("intake", &["error", "report"]),
-    ("error", &["intake"]),
+    ("error", &["intake", "report"]),
     ("kernel", &[]),
     ("report", &[]),
     ("sys", &[]),

@@ -76,6 +76,14 @@ impl<const N: usize> Gate<N> {
         self.closed.store(false, Release);
     }
 
+    /// Lets callers in again although some may still be inside: the drain is given up.
+    pub(crate) fn reopen(&self) {
+        // Under the lock, so that nobody says "empty" of a gate that is open again.
+        let mut seen = self.seen.lock();
+        *seen = Seen::Open;
+        self.closed.store(false, Release);
+    }
+
     /// Goes in, unless the gate is shut.
     #[inline]
     pub(crate) fn enter(&self) -> Option<Pass> {
@@ -286,6 +294,26 @@ mod tests {
         gate.leave(inner);
         assert!(gate.is_drained());
         assert!(gate.enter_nested().is_none());
+    }
+
+    #[test]
+    fn a_drain_that_is_given_up_lets_everybody_in_and_the_next_one_counts_all() {
+        let gate = Gate::<4>::shut_from_the_start();
+        gate.open();
+        let before = gate.enter().unwrap();
+        gate.shut();
+        gate.reopen();
+        let after = gate.enter().unwrap();
+        gate.leave(before);
+        assert!(!gate.is_drained());
+        assert_eq!(gate.shut(), 1);
+        gate.leave(after);
+        assert!(gate.is_drained());
+        // Also when it was seen empty.
+        gate.reopen();
+        assert!(!gate.is_drained());
+        let last = gate.enter().unwrap();
+        gate.leave(last);
     }
 
     /// Between the closing and the barrier an entry may not be visible yet: who leaves then must not say that

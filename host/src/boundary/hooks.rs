@@ -8,8 +8,8 @@ use std::{
 
 use async_ffi::FfiFuture;
 use oxide_plugin_api::{
-    Error, ErrorKind, Payload,
-    ffi::outcome::{FfiOutcome, status},
+    Error, ErrorKind, Payload, SavedState,
+    ffi::outcome::{FfiOutcome, FfiState, status},
 };
 
 use super::lend::WorkTicket;
@@ -25,11 +25,21 @@ pub(crate) enum HookEnd<T> {
     Panicked(String),
 }
 
+/// What `save_state` gave.
+#[derive(Debug)]
+pub(crate) enum Saved {
+    /// The module has no state.
+    Nothing,
+    State(SavedState),
+    /// More bytes than are allowed; they were not copied.
+    TooLarge(usize),
+}
+
 /// A foreign hook: made on its first poll, polled and dropped under one ticket.
-pub(crate) struct ForeignHook<R, T> {
+pub(crate) struct ForeignHook<R, C> {
     state: State<R>,
     /// Copies into host memory, while the ticket still keeps the plugin's.
-    copy: fn(R) -> T,
+    copy: C,
     ticket: WorkTicket,
 }
 
@@ -39,17 +49,17 @@ enum State<R> {
     Ended,
 }
 
-impl<R, T> ForeignHook<R, T> {
+impl<R, C> ForeignHook<R, C> {
     pub(crate) fn new(
         ticket: WorkTicket,
-        copy: fn(R) -> T,
+        copy: C,
         make: impl FnOnce() -> FfiFuture<R> + Send + 'static,
     ) -> Self {
         Self { state: State::Unmade(Box::new(make)), copy, ticket }
     }
 }
 
-impl<R, T> Future for ForeignHook<R, T> {
+impl<R, T, C: FnMut(R) -> T + Unpin> Future for ForeignHook<R, C> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
@@ -66,12 +76,12 @@ impl<R, T> Future for ForeignHook<R, T> {
             if polled.is_ready() {
                 this.state = State::Ended;
             }
-            polled.map(this.copy)
+            polled.map(&mut this.copy)
         })
     }
 }
 
-impl<R, T> Drop for ForeignHook<R, T> {
+impl<R, C> Drop for ForeignHook<R, C> {
     fn drop(&mut self) {
         let lending = self.ticket.lending().clone();
         lending.within(|| self.state = State::Ended);
@@ -85,5 +95,24 @@ pub(crate) fn end_of(outcome: FfiOutcome) -> HookEnd<Payload> {
         status::PANICKED => HookEnd::Panicked(outcome.into_error(ErrorKind::Failed).message().to_owned()),
         status::UNKNOWN_METHOD => HookEnd::Failed(outcome.into_error(ErrorKind::UnknownMethod)),
         _ => HookEnd::Failed(outcome.into_error(ErrorKind::Failed)),
+    }
+}
+
+/// What `save_state` gave, in host memory, unless it is larger than `limit` bytes.
+pub(crate) fn saved_of(state: FfiState, limit: usize) -> HookEnd<Saved> {
+    let FfiState { outcome, present, version } = state;
+    if outcome.status == status::OK {
+        let length = outcome.body.as_slice().len();
+        if present == 0 {
+            return HookEnd::Ok(Saved::Nothing);
+        }
+        if length > limit {
+            return HookEnd::Ok(Saved::TooLarge(length));
+        }
+    }
+    match end_of(outcome) {
+        HookEnd::Ok(bytes) => HookEnd::Ok(Saved::State(SavedState { version, bytes: bytes.into_vec() })),
+        HookEnd::Failed(error) => HookEnd::Failed(error),
+        HookEnd::Panicked(message) => HookEnd::Panicked(message),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use async_ffi::FfiFuture;
 use oxide_plugin_api::{
-    Envelope, ModuleMetadata, Payload,
+    Envelope, ModuleMetadata, Payload, SavedState,
     ffi::{outcome::FfiOutcome, root::PluginRootRef},
 };
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::{
     call::CallTarget,
     frames::Frame,
-    hooks::{ForeignHook, HookEnd, end_of},
+    hooks::{ForeignHook, HookEnd, Saved, end_of, saved_of},
     lend::{BoxFuture, Lending, Phase},
     lend_table::{HOST_TABLE, context},
     library::{CheckedLibrary, Closed},
@@ -190,6 +190,24 @@ impl ForeignModule {
         let stop = self.root.stop();
         // SAFETY: as for `configure`.
         self.hook(move |object| unsafe { stop(object) })
+    }
+
+    /// `restore_state`. Alone, between `init` and `start`.
+    pub(crate) fn restore_state(&self, state: SavedState) -> BoxFuture<HookEnd<Payload>> {
+        let restore_state = self.root.restore_state();
+        let bytes = Payload::from(state.bytes);
+        // SAFETY: as for `configure`.
+        self.hook(move |object| unsafe { restore_state(object, state.version, bytes.into_ffi()) })
+    }
+
+    /// `save_state`. While nobody has the object mutably. A state of more than `limit` bytes is not taken.
+    pub(crate) fn save_state(&self, limit: usize) -> BoxFuture<HookEnd<Saved>> {
+        let Some(ticket) = self.lending.ticket() else { return Box::pin(async { closed() }) };
+        let (object, save_state) = (Object(self.object), self.root.save_state());
+        // SAFETY: our caller holds a ticket of the calls gate, or the lease: so nobody has the object mutably, and
+        // it lives until `destroy`.
+        let make = move || unsafe { save_state(object.get()) };
+        Box::pin(ForeignHook::new(ticket, move |state| saved_of(state, limit), make))
     }
 
     /// `on_message`. While running, one at a time.

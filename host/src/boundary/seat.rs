@@ -90,7 +90,6 @@ impl<T: Send + Sync + 'static> Route<T> {
     }
 
     /// Leads to another seat from now on: a swap. Whoever is inside the old one stays there.
-    #[allow(dead_code, reason = "the swap's one store; the loom tests check it before it comes")]
     pub(crate) fn lead_to(&self, seat: &'static Seat<T>) {
         self.seat.store(ptr::from_ref(seat).cast_mut(), SeqCst);
     }

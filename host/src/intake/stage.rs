@@ -100,14 +100,23 @@ impl StagedFile {
     /// # Errors
     /// [`KernelError::Io`] when the file can't be made or written; what was written of it is removed.
     pub fn write(dir: &StagingDir, file: &InspectedFile) -> Result<Self, KernelError> {
+        Self::write_as(dir, file, file.path())
+    }
+
+    /// The same for a copy of a copy: `origin` is where the first one came from.
+    pub(crate) fn write_as(
+        dir: &StagingDir,
+        file: &InspectedFile,
+        origin: &Path,
+    ) -> Result<Self, KernelError> {
         let number = dir.folder.next.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}{}", stem(file.path()), std::env::consts::DLL_SUFFIX);
+        let name = format!("{}-{number}{}", stem(origin), std::env::consts::DLL_SUFFIX);
         let path = dir.folder.path.join(name);
         let mut copy = create_new(&path).map_err(|error| io_error("create", &path, error))?;
         // From here on dropping it removes the file.
         let staged = Staged {
             path,
-            origin: file.path().to_owned(),
+            origin: origin.to_owned(),
             length: file.bytes().len() as u64,
             description: file.description().clone(),
             facts: file.facts().clone(),

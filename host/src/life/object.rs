@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     boundary::{
         frames::{self, Frame},
-        hooks::HookEnd,
+        hooks::{HookEnd, Saved},
         lend::BoxFuture,
         module::ForeignModule,
     },
@@ -116,6 +116,26 @@ impl InProcess {
         self.hook(runtime, hook)
     }
 
+    /// `limit` bounds the state's bytes.
+    fn save_state(&self, limit: usize, runtime: Option<Handle>) -> BoxFuture<HookEnd<Saved>> {
+        let module = self.module.clone().try_read_owned();
+        let save = async move {
+            let saved = match module.as_deref() {
+                Ok(Some(module)) => module.save_state().await,
+                _ => Err(KernelError::new("the module is being changed")),
+            };
+            match saved {
+                Ok(None) => HookEnd::Ok(Saved::Nothing),
+                Ok(Some(state)) if state.bytes.len() > limit => {
+                    HookEnd::Ok(Saved::TooLarge(state.bytes.len()))
+                }
+                Ok(Some(state)) => HookEnd::Ok(Saved::State(state)),
+                Err(error) => HookEnd::Failed(text_of(&error)),
+            }
+        };
+        Box::pin(Within { frame: self.frame, runtime, future: Box::pin(save) })
+    }
+
     fn exclusive<F>(
         &self,
         runtime: Option<Handle>,
@@ -186,6 +206,14 @@ impl Object {
             Self::InProcess(module) => {
                 module.exclusive(runtime, |mut module| async move { module.stop().await })
             }
+        }
+    }
+
+    /// While nobody has the object mutably. A state of more than `limit` bytes is not taken.
+    pub(crate) fn save_state(&self, limit: usize, runtime: Option<Handle>) -> BoxFuture<HookEnd<Saved>> {
+        match self {
+            Self::Foreign(module) => module.save_state(limit),
+            Self::InProcess(module) => module.save_state(limit, runtime),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tries again to end what is retained: whenever something has changed, and on a clock that slows down.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -20,13 +21,38 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What is retained in this process, in the order in which it was.
 static RETAINED: LazyLock<Mutex<Vec<Arc<Burial>>>> = LazyLock::new(Mutex::default);
 
+/// Generations that have been replaced and in which calls are still under way: their number, and what to say of them.
+static LINGERING: LazyLock<Mutex<BTreeMap<u64, Tell>>> = LazyLock::new(Mutex::default);
+
+type Tell = Box<dyn Fn() -> Retained + Send>;
+
+/// Lists a generation that cannot be ended yet because calls are inside; until this is dropped.
+pub(crate) struct Lingering(u64);
+
+impl Lingering {
+    /// `number` is unique in this process.
+    pub(crate) fn list(number: u64, tell: Tell) -> Self {
+        LINGERING.lock().insert(number, tell);
+        Self(number)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        let tell = LINGERING.lock().remove(&self.0);
+        drop(tell);
+    }
+}
+
 /// Whether the reaper runs.
 static AT_WORK: AtomicBool = AtomicBool::new(false);
 
 /// Everything that this process retains.
 pub(crate) fn retained() -> Vec<Retained> {
     let burials = RETAINED.lock().clone();
-    burials.iter().map(|burial| burial.retained()).collect()
+    let mut all: Vec<_> = burials.iter().map(|burial| burial.retained()).collect();
+    all.extend(LINGERING.lock().values().map(|tell| tell()));
+    all
 }
 
 /// Takes over what could not be ended.

@@ -11,7 +11,10 @@ use std::{
 use oxide_plugin_api::{Payload, ffi::outcome::status};
 use pin_project_lite::pin_project;
 
-use super::registry::Entry;
+use super::{
+    hold::{Asked, Hold},
+    registry::Entry,
+};
 use crate::{
     boundary::{
         call::{ForeignCall, Step},
@@ -66,9 +69,30 @@ pin_project! {
     pub struct Invoke<'a> {
         entry: &'a Entry,
         method: &'a str,
-        in_process: Option<InProcessCall>,
+        apart: Apart<'a>,
         #[pin]
         foreign: ForeignCall,
+    }
+}
+
+/// What a call has besides the foreign one, where it is not the usual call.
+enum Apart<'a> {
+    Nothing,
+    InProcess(InProcessCall),
+    Held(Held<'a>),
+}
+
+/// A call's place in the row while a swap holds it. Given up by being dropped.
+struct Held<'a> {
+    hold: &'a Hold,
+    place: Option<u64>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.hold.leave(place);
+        }
     }
 }
 
@@ -87,7 +111,12 @@ impl fmt::Debug for Invoke<'_> {
 impl<'a> Invoke<'a> {
     #[inline]
     pub(crate) fn new(entry: &'a Entry, method: &'a str, payload: Payload) -> Self {
-        Self { entry, method, in_process: None, foreign: ForeignCall::new(payload) }
+        Self { entry, method, apart: Apart::Nothing, foreign: ForeignCall::new(payload) }
+    }
+
+    /// Whether a swap holds it: it has been polled, and has not begun.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.apart, Apart::Held(_))
     }
 }
 
@@ -96,6 +125,36 @@ impl<'a> Invoke<'a> {
 fn come_back(entry: &Entry) -> Option<Inside<Generation>> {
     let outer = frames::find(|frame| frame.module == entry.number && frame.is_call)?;
     entry.route.enter_nested(|generation| generation.unique == outer.generation)
+}
+
+/// A call that found the gate shut: it comes back, or is held, or is refused.
+#[cold]
+fn turned_away<'a>(
+    entry: &'a Entry,
+    apart: &mut Apart<'a>,
+    context: &Context<'_>,
+) -> Poll<Result<Inside<Generation>>> {
+    let mut epoch = entry.hold.epoch();
+    loop {
+        // Once more: a hold may have ended before we knew how many have.
+        if let Some(ticket) = entry.route.enter().or_else(|| come_back(entry)) {
+            *apart = Apart::Nothing;
+            return Poll::Ready(Ok(ticket));
+        }
+        let mut held = match std::mem::replace(apart, Apart::Nothing) {
+            Apart::Held(held) => held,
+            _ => Held { hold: &entry.hold, place: None },
+        };
+        match entry.hold.wait(&mut held.place, context.waker()) {
+            Asked::Held => {
+                *apart = Apart::Held(held);
+                return Poll::Pending;
+            }
+            Asked::Free(now) if now == epoch => return Poll::Ready(Err(refusal(entry))),
+            // One ended after the gate turned us away: it is open again, or was.
+            Asked::Free(now) => epoch = now,
+        }
+    }
 }
 
 #[cold]
@@ -132,8 +191,16 @@ impl Future for Invoke<'_> {
         if !this.foreign.is_new() {
             return poll_again(this, context);
         }
-        let Some(ticket) = this.entry.route.enter().or_else(|| come_back(this.entry)) else {
-            return Poll::Ready(Err(refusal(this.entry)));
+        let ticket = match this.entry.route.enter() {
+            // One that was held gives its place up in `turned_away`.
+            Some(ticket) if matches!(this.apart, Apart::Nothing) => ticket,
+            entered => {
+                drop(entered);
+                match std::task::ready!(turned_away(this.entry, this.apart, context)) {
+                    Ok(ticket) => ticket,
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
         };
         match this.foreign.as_mut().begin(ticket, this.method, context) {
             Ok(Step::Replied) => Poll::Ready(Ok(this.foreign.take_reply())),
@@ -153,7 +220,7 @@ fn begin_in_process(
     let payload = this.foreign.as_mut().take_payload().unwrap_or_default();
     match in_process(this.entry, ticket, this.method, payload) {
         Ok(call) => {
-            *this.in_process = Some(call);
+            *this.apart = Apart::InProcess(call);
             poll_again(this, context)
         }
         Err(error) => Poll::Ready(Err(error)),
@@ -163,7 +230,7 @@ fn begin_in_process(
 /// Polls a call that has begun.
 #[cold]
 fn poll_again(mut this: InvokeProjection<'_, '_>, context: &mut Context<'_>) -> Poll<Result<Payload>> {
-    let Some(call) = this.in_process else {
+    let Apart::InProcess(call) = this.apart else {
         return match this.foreign.as_mut().poll(context) {
             Step::Pending => Poll::Pending,
             Step::Replied => Poll::Ready(Ok(this.foreign.take_reply())),
@@ -172,7 +239,7 @@ fn poll_again(mut this: InvokeProjection<'_, '_>, context: &mut Context<'_>) -> 
     };
     let polled = poll_in_process(&mut call.future, context);
     let Poll::Ready(result) = polled else { return Poll::Pending };
-    *this.in_process = None;
+    *this.apart = Apart::Nothing;
     Poll::Ready(result.map_err(|error| name(error, this.entry, this.method)))
 }
 

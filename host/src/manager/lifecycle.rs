@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use oxide_plugin_api::{Event, ModuleState, Payload};
+use oxide_plugin_api::{Event, ModuleState};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -16,7 +16,9 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    registry::{Entry, Shared},
+    load::Failure,
+    registry::{Entry, Present, Shared},
+    switch::{self, Switch, Switched},
     unload,
 };
 use crate::{
@@ -30,6 +32,7 @@ use crate::{
     kernel,
     life::{
         flush,
+        generation::Generation,
         hook::{self, HookRun},
         object::Object,
     },
@@ -45,6 +48,7 @@ pub(crate) enum Op {
     Start(Asked, oneshot::Sender<Result<Moved>>),
     Stop(Asked, oneshot::Sender<Result<Moved>>),
     Unload(Option<Handle>, oneshot::Sender<Result<Receipt>>),
+    Switch(Box<Switch>, oneshot::Sender<Result<Switched, Failure>>),
 }
 
 /// On whose behalf something is done.
@@ -73,9 +77,7 @@ pub(crate) async fn ask<T>(
     action: &'static str,
     op: impl FnOnce(oneshot::Sender<Result<T>>) -> Op,
 ) -> Result<T> {
-    if frames::find(|frame| frame.module == entry.number).is_some() {
-        return Err(KernelError::SelfWait { module: entry.id.as_ref().to_owned(), action });
-    }
+    not_from_inside(entry, action)?;
     let (send, receive) = oneshot::channel();
     let gone = || KernelError::UnknownModule(entry.id.as_ref().to_owned());
     let _under_way = kernel::UnderWay::begin();
@@ -83,6 +85,17 @@ pub(crate) async fn ask<T>(
     kernel::poke();
     // Meanwhile this thread runs what it owes, so that a generation may wait for it.
     flush::attend(receive).await.map_err(|_| gone())?
+}
+
+/// A module must not wait for what waits for its calls.
+///
+/// # Errors
+/// [`KernelError::SelfWait`] from inside the module itself.
+pub(crate) fn not_from_inside(entry: &Entry, action: &'static str) -> Result<()> {
+    match frames::find(|frame| frame.module == entry.number) {
+        Some(_) => Err(KernelError::SelfWait { module: entry.id.as_ref().to_owned(), action }),
+        None => Ok(()),
+    }
 }
 
 /// Has a module unloaded although nobody waits for the receipt.
@@ -106,6 +119,10 @@ pub(crate) fn run(shared: Arc<Shared>, entry: Arc<Entry>, mut ops: mpsc::Unbound
                 }
                 Op::Stop(asked, reply) => {
                     let done = stop(&shared, &entry, &asked).await;
+                    let _ = reply.send(done);
+                }
+                Op::Switch(new, reply) => {
+                    let done = switch::switch(&shared, &entry, *new, &reply).await;
                     let _ = reply.send(done);
                 }
                 Op::Unload(runtime, reply) => {
@@ -171,18 +188,18 @@ fn illegal(entry: &Entry, to: ModuleState) -> KernelError {
 }
 
 /// Runs one exclusive hook, within its deadline.
-pub(crate) async fn run_hook(
+pub(crate) async fn run_hook<T: Send + 'static>(
     module: &str,
     hook: &'static str,
     limit: Duration,
-    generation: &crate::life::generation::Generation,
-    make: impl FnOnce() -> BoxFuture<HookEnd<Payload>>,
-) -> Result<()> {
+    generation: &Generation,
+    make: impl FnOnce() -> BoxFuture<HookEnd<T>>,
+) -> Result<T> {
     let Some(lease) = generation.alone(limit).await else {
         return Err(KernelError::HookStuck { module: module.to_owned(), hook });
     };
     let run = hook::run(lease, limit, make()).await;
-    result_of(module, hook, limit, run).map(drop)
+    result_of(module, hook, limit, run)
 }
 
 /// What a hook's run comes to.
@@ -203,8 +220,12 @@ pub(crate) fn result_of<T>(module: &str, hook: &'static str, limit: Duration, ru
     }
 }
 
-async fn init_hook(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> Result<()> {
-    let generation = &entry.generation;
+async fn init_hook(
+    shared: &Shared,
+    entry: &Entry,
+    generation: &Generation,
+    runtime: Option<&Handle>,
+) -> Result<()> {
     if generation.initialised.load(SeqCst) {
         return Ok(());
     }
@@ -218,11 +239,12 @@ async fn init_hook(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> 
 
 /// `init`: Loaded (or Failed in an earlier `init`) to Loaded.
 async fn init(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> Result<()> {
-    if entry.generation.initialised.load(SeqCst) {
+    let present = entry.present();
+    if present.generation.initialised.load(SeqCst) {
         return Ok(());
     }
     set_state(entry, ModuleState::Starting);
-    match init_hook(shared, entry, runtime).await {
+    match init_hook(shared, entry, &present.generation, runtime).await {
         Ok(()) => {
             set_state(entry, ModuleState::Loaded);
             Ok(())
@@ -238,36 +260,44 @@ async fn start(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
         ModuleState::Loaded | ModuleState::Stopped | ModuleState::Failed => {}
         ModuleState::Starting | ModuleState::Stopping => return Err(illegal(entry, ModuleState::Running)),
     }
-    if !entry.seat.gate().is_drained() {
+    let present = entry.present();
+    if !present.seat.gate().is_drained() {
         // Calls that did not come out before the stop failed: `start` would be a second `&mut`.
-        return Err(fail(shared, entry, stuck_calls(entry)));
+        return Err(fail(shared, entry, stuck_calls(entry, &present)));
     }
     set_state(entry, ModuleState::Starting);
-    if let Err(error) = init_hook(shared, entry, asked.runtime.as_ref()).await {
+    if let Err(error) = init_hook(shared, entry, &present.generation, asked.runtime.as_ref()).await {
         return Err(fail(shared, entry, error));
     }
-    let generation = &entry.generation;
-    let started = run_hook(&entry.id, "start", shared.limits.start, generation, || {
-        generation.object.start(asked.runtime.clone())
-    })
-    .await;
+    let started = start_hook(shared, &entry.id, &present.generation, asked.runtime.clone()).await;
     match started {
         Ok(()) => {
-            match &generation.object {
-                Object::Foreign(foreign) => foreign.waiting_calls().reopen(),
-                Object::InProcess(module) => module.reopen(),
-            }
             // The gate first: whoever sees it running may call it.
-            entry.seat.gate().open();
+            present.seat.gate().open();
             set_state(entry, ModuleState::Running);
             answer(shared, asked, Event::ModuleStarted { module_id: entry.id.as_ref().to_owned() });
             Ok(Moved::Yes)
         }
         Err(error) => {
-            end_run_tasks(shared, entry).await;
+            end_run_tasks(shared, &entry.id, &present.generation).await;
             Err(fail(shared, entry, error))
         }
     }
+}
+
+/// Runs `start`; its calls may wait again, because the gate is about to be opened.
+pub(crate) async fn start_hook(
+    shared: &Shared,
+    id: &str,
+    generation: &Generation,
+    runtime: Option<Handle>,
+) -> Result<()> {
+    run_hook(id, "start", shared.limits.start, generation, || generation.object.start(runtime)).await?;
+    match &generation.object {
+        Object::Foreign(foreign) => foreign.waiting_calls().reopen(),
+        Object::InProcess(module) => module.reopen(),
+    }
+    Ok(())
 }
 
 /// `stop`: Running to Stopped.
@@ -278,11 +308,12 @@ async fn stop(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
         _ => return Err(illegal(entry, ModuleState::Stopped)),
     }
     set_state(entry, ModuleState::Stopping);
-    if !drain(shared, entry).await.drained {
-        *entry.generation.bad_stop.lock() = Some(StopOutcome::Skipped);
-        return Err(fail(shared, entry, stuck_calls(entry)));
+    let present = entry.present();
+    if !drain(shared, entry, &present).await.drained {
+        *present.generation.bad_stop.lock() = Some(StopOutcome::Skipped);
+        return Err(fail(shared, entry, stuck_calls(entry, &present)));
     }
-    match stop_hook(shared, entry, asked.runtime.as_ref()).await {
+    match stop_hook(shared, &entry.id, &present.generation, asked.runtime.as_ref()).await {
         Ok(()) => {
             set_state(entry, ModuleState::Stopped);
             answer(shared, asked, Event::ModuleStopped { module_id: entry.id.as_ref().to_owned() });
@@ -293,13 +324,15 @@ async fn stop(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
 }
 
 /// Runs `stop` and ends the tasks that belong to it. After the drain. What became of it is remembered.
-pub(crate) async fn stop_hook(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> Result<()> {
-    let generation = &entry.generation;
-    let stopped = run_hook(&entry.id, "stop", shared.limits.stop, generation, || {
-        generation.object.stop(runtime.cloned())
-    })
-    .await;
-    end_run_tasks(shared, entry).await;
+pub(crate) async fn stop_hook(
+    shared: &Shared,
+    id: &str,
+    generation: &Generation,
+    runtime: Option<&Handle>,
+) -> Result<()> {
+    let stop = || generation.object.stop(runtime.cloned());
+    let stopped = run_hook(id, "stop", shared.limits.stop, generation, stop).await.map(drop);
+    end_run_tasks(shared, id, generation).await;
     *generation.bad_stop.lock() = stopped.as_ref().err().map(stop_outcome);
     stopped
 }
@@ -313,17 +346,17 @@ pub(crate) fn stop_outcome(error: &KernelError) -> StopOutcome {
     }
 }
 
-async fn end_run_tasks(shared: &Shared, entry: &Entry) {
-    if let Object::Foreign(foreign) = &entry.generation.object {
+async fn end_run_tasks(shared: &Shared, id: &str, generation: &Generation) {
+    if let Object::Foreign(foreign) = &generation.object {
         let ended = foreign.lending().end_tasks(Phase::Run);
         if kernel::within(shared.limits.stop, ended).await.is_none() {
-            tracing::warn!(module = %entry.id, "a task of the module does not end");
+            tracing::warn!(module = id, "a task of the module does not end");
         }
     }
 }
 
-fn stuck_calls(entry: &Entry) -> KernelError {
-    KernelError::CallsInside { module: entry.id.as_ref().to_owned(), count: entry.seat.gate().inside() }
+pub(crate) fn stuck_calls(entry: &Entry, present: &Present) -> KernelError {
+    KernelError::CallsInside { module: entry.id.as_ref().to_owned(), count: present.seat.gate().inside() }
 }
 
 /// What a drain came to.
@@ -337,22 +370,36 @@ pub(crate) struct Drain {
 }
 
 /// Shuts the gate and waits until nobody is inside; past the deadline, what waits is cancelled.
-pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
-    let gate = entry.seat.gate();
+pub(crate) async fn drain(shared: &Shared, entry: &Entry, present: &Present) -> Drain {
+    let gate = present.seat.gate();
     let before = gate.shut();
     if kernel::within(shared.limits.drain, gate.drained()).await.is_some() {
         return Drain { drained: true, came_out: before as u64, cancelled: 0 };
     }
     let messages = entry.mailbox.give_up_message();
-    let calls = match &entry.generation.object {
+    let calls = cancel_calls(&present.generation).await;
+    let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
+    let calls = match &present.generation.object {
+        Object::Foreign(_) => calls,
+        // Known only once their callers have polled them.
+        Object::InProcess(module) => module.take_cancelled() as usize,
+    };
+    let cancelled = calls + messages;
+    let left = gate.inside();
+    Drain { drained, came_out: before.saturating_sub(cancelled + left) as u64, cancelled: cancelled as u64 }
+}
+
+/// Cancels the calls that wait; tells how many those were, as far as it is known.
+pub(crate) async fn cancel_calls(generation: &Arc<Generation>) -> usize {
+    match &generation.object {
         Object::Foreign(foreign) => {
-            let entry_generation = entry.generation.clone();
+            let generation = generation.clone();
             let run = foreign.waiting_calls().run();
             // Cancelling drops futures of the plugin's: on a life thread, under a ticket.
             let cancelling = hook::run_blocking(
                 CANCELLING,
                 move || {
-                    let Object::Foreign(foreign) = &entry_generation.object else { return 0 };
+                    let Object::Foreign(foreign) = &generation.object else { return 0 };
                     let Some(_ticket) = foreign.lending().ticket() else { return 0 };
                     foreign.lending().within(|| foreign.waiting_calls().cancel_all(run))
                 },
@@ -364,17 +411,8 @@ pub(crate) async fn drain(shared: &Shared, entry: &Entry) -> Drain {
             module.cancel_calls();
             0
         }
-    };
-    let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
-    let calls = match &entry.generation.object {
-        Object::Foreign(_) => calls,
-        // Known only once their callers have polled them.
-        Object::InProcess(module) => module.take_cancelled() as usize,
-    };
-    let cancelled = calls + messages;
-    let left = gate.inside();
-    Drain { drained, came_out: before.saturating_sub(cancelled + left) as u64, cancelled: cancelled as u64 }
+    }
 }
 
 /// How long cancelled calls may take to be gone.
-const CANCELLING: Duration = Duration::from_secs(2);
+pub(crate) const CANCELLING: Duration = Duration::from_secs(2);

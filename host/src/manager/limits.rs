@@ -24,6 +24,15 @@ pub struct Limits {
     /// For the dynamic loader to open or close a library, and with it for the library's constructors and
     /// destructors: 30 s. Loading is refused as long as one takes longer.
     pub loader: Duration,
+    /// For a swap to hold a module's calls while it hands the state over, before it is given up: 10 s. Longer than
+    /// this no call is held.
+    pub hold: Duration,
+    /// How many calls a swap may hold, before it is given up: 16,384.
+    pub held: usize,
+    /// How many bytes a state that is handed over in a swap may have: 64 MiB.
+    pub state: usize,
+    /// How many generations of one module may be retained, before its swaps are refused: 16.
+    pub retained: usize,
     /// For one `on_message`: 30 s.
     pub message: Duration,
     /// How many messages may wait in a module's mailbox: 1,024.
@@ -42,6 +51,10 @@ impl Default for Limits {
             threads: Duration::from_secs(5),
             locals: Duration::from_secs(10),
             loader: Duration::from_secs(30),
+            hold: Duration::from_secs(10),
+            held: 16_384,
+            state: 64 << 20,
+            retained: 16,
             message: Duration::from_secs(30),
             mailbox: 1024,
             mailbox_wait: Duration::from_secs(10),

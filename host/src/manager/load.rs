@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use oxide_plugin_api::{Event, ModuleKind, ModuleMetadata, ModuleState};
+use oxide_plugin_api::{Event, ModuleKind, ModuleMetadata};
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{
     lifecycle::{self, announce, run_hook},
-    mailbox::{self, Mailbox},
-    registry::{Entry, Reservation, Shared, check_id},
+    mailbox,
+    registry::{Build, Entry, Present, Reservation, Shared, check_id},
     services::ManagerServices,
 };
 use crate::{
@@ -23,20 +23,19 @@ use crate::{
         library::CheckedLibrary,
         module::{ForeignModule, NotMade},
         residue::Residue,
-        seat::Route,
     },
     error::{KernelError, Result},
     intake::{InspectedFile, LoadPolicy, StagedFile, StagingDir},
     kernel,
     life::{
         flush,
-        generation::{Generation, Origin, SEATS, unique_number},
+        generation::{Generation, Origin, unique_number},
         hook, loader,
         object::Object,
         reaper,
         undertaker::{self, Holders, Patience},
     },
-    report::StopOutcome,
+    report::{StopOutcome, SwapStep},
 };
 
 /// How long reading and copying a file may take.
@@ -95,6 +94,26 @@ pub(crate) struct Loading {
     pub(crate) policy: LoadPolicy,
 }
 
+/// A step that failed, and how.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) step: SwapStep,
+    pub(crate) error: KernelError,
+}
+
+impl Failure {
+    /// For `map_err`.
+    pub(crate) fn at(step: SwapStep) -> impl Fn(KernelError) -> Self {
+        move |error| Self { step, error }
+    }
+}
+
+impl From<Failure> for KernelError {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
 /// Loads a plugin up to a registered, initialised module.
 pub(crate) async fn load(
     shared: &Arc<Shared>,
@@ -110,73 +129,138 @@ pub(crate) async fn load(
         return Err(stuck);
     }
     let early = options.id.as_deref().map(|id| shared.reserve(id)).transpose()?;
-    let (file, staged) = read_and_stage(loading, &path).await?;
-    let origin = Origin { path: path.clone(), facts: file.facts().clone() };
-    let provisional: Arc<str> = options.id.as_deref().unwrap_or(&file.description().package).into();
-    let (module_number, unique) = (unique_number(), unique_number());
-    let residue = Residue::new(&provisional, module_number, unique, flush::present_runtime);
-    let library = open(staged, path.clone(), residue, shared.limits.loader).await?;
-
-    let services = Arc::new(ManagerServices::new(shared.bus.clone()));
-    let lending = Lending::new(provisional.clone(), module_number, unique, 1, services);
-    let module = create(shared, &provisional, library, lending, origin.clone()).await?;
-    let generation = Arc::new(Generation::foreign(1, module, origin));
-
-    let built = build(shared, &generation, early, options, &file).await;
-    match built {
-        Ok((mut reservation, metadata)) => {
+    let staged = read_and_stage(loading, &path).await?;
+    let provisional: Arc<str> = options.id.as_deref().unwrap_or(&staged.description().package).into();
+    let plan = Plan { id: provisional.clone(), module: unique_number(), number: 1, path: path.clone() };
+    let generation = make(shared, &plan, staged.clone()).await?;
+    match build(shared, &generation, early, options, &staged).await {
+        Ok((mut reservation, metadata, own_id)) => {
             reservation.after_the_one_before().await;
-            Ok(register(shared, reservation, metadata, generation, module_number))
+            let build = Build { staged, path, config: options.config.clone() };
+            let present = Present::new(generation, metadata, own_id, Some(build));
+            Ok(register(shared, reservation, present, plan.module))
         }
         Err(error) => {
-            // A hook that ran past its deadline may still be inside.
-            drop(generation.alone(shared.limits.stop).await);
-            bury(&provisional, generation, shared.limits.patience()).await;
+            undo(shared, &provisional, generation).await;
             Err(error)
         }
     }
 }
 
-/// Everything between construction and registration.
+/// Ends a generation that no call has been led to.
+pub(crate) async fn undo(shared: &Arc<Shared>, id: &str, generation: Arc<Generation>) {
+    // A hook that ran past its deadline may still be inside.
+    drop(generation.alone(shared.limits.stop).await);
+    bury(id, generation, shared.limits.patience()).await;
+}
+
+/// What a generation is made as.
+pub(crate) struct Plan {
+    pub(crate) id: Arc<str>,
+    /// The module's number.
+    pub(crate) module: u64,
+    /// The generation's, within the module.
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+}
+
+/// Opens a library and constructs its module. What fails here is undone here.
+pub(crate) async fn make(
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    staged: StagedFile,
+) -> Result<Arc<Generation>, Failure> {
+    let unique = unique_number();
+    let origin = Origin { path: plan.path.clone(), facts: staged.facts().clone() };
+    let residue = Residue::new(&plan.id, plan.module, unique, flush::present_runtime);
+    let library = open(staged, plan.path.clone(), residue, shared.limits.loader)
+        .await
+        .map_err(Failure::at(SwapStep::Open))?;
+    let services = Arc::new(ManagerServices::new(shared.bus.clone()));
+    let lending = Lending::new(plan.id.clone(), plan.module, unique, plan.number, services);
+    let module = create(shared, &plan.id, library, lending, origin.clone())
+        .await
+        .map_err(Failure::at(SwapStep::Constructor))?;
+    Ok(Arc::new(Generation::foreign(plan.number, module, origin)))
+}
+
+/// Everything between construction and registration. Gives the id by which the build calls itself, too.
 async fn build(
     shared: &Arc<Shared>,
     generation: &Arc<Generation>,
     early: Option<Reservation>,
     options: &LoadOptions,
-    file: &InspectedFile,
-) -> Result<(Reservation, ModuleMetadata)> {
+    staged: &StagedFile,
+) -> Result<(Reservation, ModuleMetadata, String)> {
     let Object::Foreign(foreign) = &generation.object else { return Err(KernelError::ShuttingDown) };
-    let provisional = foreign.lending().module();
-    let mut metadata = ask_metadata(shared, &provisional, generation).await?;
+    let mut metadata = described(shared, generation, staged).await?;
     let reservation = match early {
         Some(reservation) => reservation,
         None => shared.reserve(&metadata.id)?,
     };
     let id = reservation.id();
     foreign.lending().set_module(id.clone());
-    metadata.id = id.as_ref().to_owned();
-    metadata.kind = file.description().kind;
-    if metadata.description.is_none() && !file.description().description.is_empty() {
-        metadata.description = Some(file.description().description.clone());
+    let own_id = std::mem::replace(&mut metadata.id, id.as_ref().to_owned());
+    set_up(shared, &id, generation, &options.config, metadata.kind).await?;
+    Ok((reservation, metadata, own_id))
+}
+
+/// What the build says about itself, and its file where it says nothing.
+pub(crate) async fn described(
+    shared: &Arc<Shared>,
+    generation: &Arc<Generation>,
+    staged: &StagedFile,
+) -> Result<ModuleMetadata> {
+    let Object::Foreign(foreign) = &generation.object else { return Err(KernelError::ShuttingDown) };
+    let provisional = foreign.lending().module();
+    let mut metadata = ask_metadata(shared, &provisional, generation).await?;
+    let description = staged.description();
+    metadata.kind = description.kind;
+    if metadata.description.is_none() && !description.description.is_empty() {
+        metadata.description = Some(description.description.clone());
     }
-    run_hook(&id, "configure", shared.limits.init, generation, || foreign.configure(&options.config)).await?;
-    let init = match metadata.kind {
+    Ok(metadata)
+}
+
+/// `configure` and `init`.
+pub(crate) async fn set_up(
+    shared: &Arc<Shared>,
+    id: &str,
+    generation: &Arc<Generation>,
+    config: &Value,
+    kind: ModuleKind,
+) -> Result<(), Failure> {
+    let Object::Foreign(foreign) = &generation.object else {
+        return Err(Failure { step: SwapStep::Configure, error: KernelError::ShuttingDown });
+    };
+    let limit = shared.limits.init;
+    run_hook(id, "configure", limit, generation, || foreign.configure(config))
+        .await
+        .map_err(Failure::at(SwapStep::Configure))?;
+    let init = match kind {
         ModuleKind::Native => "init",
         ModuleKind::Wasm => "instantiate",
     };
-    run_hook(&id, init, shared.limits.init, generation, || foreign.init()).await?;
+    run_hook(id, init, limit, generation, || foreign.init()).await.map_err(Failure::at(SwapStep::Init))?;
     generation.initialised.store(true, SeqCst);
-    Ok((reservation, metadata))
+    Ok(())
 }
 
-async fn read_and_stage(loading: &Loading, path: &Path) -> Result<(InspectedFile, StagedFile)> {
+async fn read_and_stage(loading: &Loading, path: &Path) -> Result<StagedFile> {
     let (loading, read) = (loading.clone(), path.to_owned());
     let work = move || {
         let file = InspectedFile::read(&read)?;
         file.check_loadable(&loading.policy)?;
-        let staged = StagedFile::write(&loading.staging, &file)?;
-        Ok::<_, KernelError>((file, staged))
+        StagedFile::write(&loading.staging, &file)
     };
+    reading(path, work).await
+}
+
+/// Has a life thread read files.
+pub(crate) async fn reading<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     hook::run_blocking(READING, work, drop).await.unwrap_or_else(|| {
         let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
         Err(KernelError::Io { action: "read", path: path.to_owned(), source })
@@ -294,24 +378,11 @@ fn error_of<T>(module: &str, hook: &'static str, end: &HookEnd<T>) -> KernelErro
 pub(crate) fn register(
     shared: &Arc<Shared>,
     reservation: Reservation,
-    metadata: ModuleMetadata,
-    generation: Arc<Generation>,
+    present: Present,
     number: u64,
 ) -> Arc<Entry> {
-    let seat = SEATS.take(generation.clone());
     let (ops, receive) = mpsc::unbounded_channel();
-    let entry = Arc::new(Entry {
-        id: reservation.id(),
-        number,
-        metadata,
-        state: watch::Sender::new(ModuleState::Loaded),
-        failure: parking_lot::Mutex::new(None),
-        route: Route::to(seat),
-        seat,
-        generation,
-        ops,
-        mailbox: Mailbox::new(),
-    });
+    let entry = Arc::new(Entry::new(reservation.id(), number, present, ops, &shared.limits));
     reservation.register(entry.clone());
     announce(shared, Event::ModuleLoaded { module_id: entry.id.as_ref().to_owned() });
     lifecycle::run(shared.clone(), entry.clone(), receive);

@@ -90,6 +90,16 @@ impl Mailbox {
         }
     }
 
+    /// A hold is over: what waits may go in.
+    pub(crate) fn go_on(&self) {
+        self.news.notify_waiters();
+    }
+
+    /// How many calls wait.
+    pub(crate) fn waiting_calls(&self) -> usize {
+        self.lines.lock().calls.len()
+    }
+
     /// Gives up the message that is being delivered, if it waits; tells how many that are.
     pub(crate) fn give_up_message(&self) -> usize {
         self.give_up.notify_waiters();
@@ -180,7 +190,9 @@ impl Mailbox {
             return Next::Closed;
         }
         let at = match entry.state() {
-            ModuleState::Running | ModuleState::Stopped | ModuleState::Failed if !beginning => {
+            ModuleState::Running | ModuleState::Stopped | ModuleState::Failed
+                if !beginning && !entry.hold.is_on() =>
+            {
                 (!lines.calls.is_empty()).then_some(0)
             }
             _ => lines.calls.iter().position(|item| item.is_from(entry)),
@@ -196,7 +208,7 @@ impl Mailbox {
         if lines.closed {
             return Next::Closed;
         }
-        if entry.state() != ModuleState::Running {
+        if entry.state() != ModuleState::Running || entry.hold.is_on() {
             return Next::Nothing;
         }
         lines.messages.pop_front().map_or(Next::Nothing, Next::Item)
@@ -267,7 +279,10 @@ async fn call(entry: &Arc<Entry>, item: &Item, begun: oneshot::Sender<()>) -> Re
     std::future::poll_fn(|context| {
         let _entered = item.runtime.as_ref().map(Handle::enter);
         let polled = frames::within_chain(chain, || call.as_mut().poll(context));
-        if let Some(begun) = begun.take() {
+        // One that a swap holds has not begun.
+        if !call.is_held()
+            && let Some(begun) = begun.take()
+        {
             let _ = begun.send(());
         }
         polled

@@ -4,18 +4,24 @@
 
 mod commands;
 mod handle;
+mod hold;
 mod lifecycle;
 mod limits;
 mod load;
 mod mailbox;
 mod registry;
 mod services;
+mod swap;
+mod switch;
 mod unload;
 
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use oxide_plugin_api::{ModuleKind, ModuleMetadata, ModuleState, Payload};
@@ -24,23 +30,27 @@ use tokio::runtime::Handle;
 pub use handle::{Invoke, ModuleHandle};
 pub use limits::Limits;
 pub use load::LoadOptions;
+pub use swap::SwapOptions;
 
 pub(crate) use load::Loading;
+pub(crate) use swap::Source;
 
 use crate::{
     bus::{HandlerGuard, MessageBus},
     error::{KernelError, Result},
     kernel,
     life::{
+        flush,
         generation::{Generation, unique_number},
         hook,
     },
     module::{AnyModule, Module, WasmModule},
-    report::{ModuleInfo, Receipt},
+    report::{ModuleInfo, Receipt, SwapReport},
 };
 use commands::Commands;
-use lifecycle::{Asked, Op, ask};
-use registry::{Entry, Shared};
+use lifecycle::{Asked, Op, ask, not_from_inside};
+use registry::{Entry, Present, Shared};
+use swap::Asker;
 
 /// Registers modules and drives them through their lives. Cheap to clone.
 ///
@@ -128,7 +138,9 @@ impl ModuleManager {
         reservation.after_the_one_before().await;
         let number = unique_number();
         let generation = Arc::new(Generation::in_process(1, number, module));
-        load::register(shared, reservation, metadata, generation, number);
+        let own_id = metadata.id.clone();
+        let present = Present::new(generation, metadata, own_id, None);
+        load::register(shared, reservation, present, number);
         Ok(())
     }
 
@@ -158,6 +170,37 @@ impl ModuleManager {
             Ok(entry.info())
         });
         work.await.unwrap_or_else(|error| Err(KernelError::Setup(format!("the load did not end: {error}"))))
+    }
+
+    /// Swaps a module to another build. The work goes on when the caller does not wait for it, but is undone when
+    /// the caller goes away before calls are led to the new generation.
+    pub(crate) async fn swap(
+        &self,
+        loading: Loading,
+        id: &str,
+        source: Source,
+        options: SwapOptions,
+    ) -> Result<SwapReport> {
+        let entry = self.inner.shared.find(id)?;
+        not_from_inside(&entry, "swap")?;
+        let shared = self.inner.shared.clone();
+        let gone = Arc::new(AtomicBool::new(false));
+        let asker = Asker { runtime: Handle::try_current().ok(), gone: gone.clone() };
+        let _goes_away = GoesAway(gone);
+        let under_way = kernel::UnderWay::begin();
+        let work = kernel::spawn(async move {
+            let _under_way = under_way;
+            let done = swap::swap(&shared, &loading, &entry, source, &options, asker).await;
+            done.inspect_err(|error| tracing::warn!(module = %entry.id, %error, "not swapped"))
+        });
+        // Meanwhile this thread runs what it owes, so that the old generation may wait for it.
+        let done = flush::attend(work).await;
+        done.unwrap_or_else(|error| Err(KernelError::Setup(format!("the swap did not end: {error}"))))
+    }
+
+    /// Waits until no swap is under way and every replaced generation has ended.
+    pub(crate) async fn after_swaps(&self) {
+        drop(self.inner.shared.swaps.write().await);
     }
 
     /// Runs `init`. A repeated one is Ok, runs nothing and announces nothing.
@@ -209,7 +252,7 @@ impl ModuleManager {
     /// All modules with their states, by id. Waits for nothing.
     pub async fn list(&self) -> Vec<(ModuleMetadata, ModuleState)> {
         let all = self.inner.shared.all();
-        all.iter().map(|entry| (entry.metadata.clone(), entry.state())).collect()
+        all.iter().map(|entry| (entry.present().metadata.clone(), entry.state())).collect()
     }
 
     /// Calls a module.
@@ -241,6 +284,15 @@ impl ModuleManager {
     /// One module in full.
     pub(crate) fn info(&self, id: &str) -> Result<ModuleInfo> {
         self.inner.shared.find(id).map(|entry| entry.info())
+    }
+}
+
+/// Says that whoever waited does not any more.
+struct GoesAway(Arc<AtomicBool>);
+
+impl Drop for GoesAway {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
 

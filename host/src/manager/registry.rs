@@ -2,20 +2,23 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
 use oxide_plugin_api::{ModuleMetadata, ModuleState};
 use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use super::{lifecycle::Op, limits::Limits, mailbox::Mailbox};
+use super::{hold::Hold, lifecycle::Op, limits::Limits, mailbox::Mailbox};
 use crate::{
     boundary::seat::Route,
     bus::MessageBus,
     error::{KernelError, Result},
+    intake::StagedFile,
     life::{
-        generation::{Generation, GenerationSeat},
+        generation::{Generation, GenerationSeat, SEATS},
         undertaker,
     },
     report::ModuleInfo,
@@ -26,15 +29,63 @@ pub(crate) struct Entry {
     pub(crate) id: Arc<str>,
     /// The module's number, as its frames carry it.
     pub(crate) number: u64,
-    pub(crate) metadata: ModuleMetadata,
     pub(crate) state: watch::Sender<ModuleState>,
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) route: Route<Generation>,
-    pub(crate) seat: GenerationSeat,
-    pub(crate) generation: Arc<Generation>,
+    /// The build that is managed now. Only the actor replaces it.
+    present: RwLock<Arc<Present>>,
+    /// The build before it, for a rollback.
+    pub(crate) previous: Mutex<Option<Build>>,
+    /// Calls wait here while a swap hands the state over.
+    pub(crate) hold: Hold,
+    /// Swaps of this module take turns.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     /// What is to be done with it, one thing after the other.
     pub(crate) ops: mpsc::UnboundedSender<Op>,
     pub(crate) mailbox: Mailbox,
+}
+
+/// A generation in the place where a module's calls go.
+pub(crate) struct Present {
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) seat: GenerationSeat,
+    pub(crate) metadata: ModuleMetadata,
+    /// The id by which the build calls itself.
+    pub(crate) own_id: String,
+    /// What to make it from again; `None` for an in-process module, and once it is on its way out.
+    pub(crate) build: Mutex<Option<Build>>,
+    /// Whether it is known to have a state, so that it need not be asked.
+    pub(crate) has_state: AtomicBool,
+}
+
+impl Present {
+    /// Gives a generation its seat, the gate shut.
+    pub(crate) fn new(
+        generation: Arc<Generation>,
+        metadata: ModuleMetadata,
+        own_id: String,
+        build: Option<Build>,
+    ) -> Self {
+        let seat = SEATS.take(generation.clone());
+        Self {
+            generation,
+            seat,
+            metadata,
+            own_id,
+            build: Mutex::new(build),
+            has_state: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What a generation of a plugin is made from.
+#[derive(Clone)]
+pub(crate) struct Build {
+    /// The private copy; it stays as long as this does.
+    pub(crate) staged: StagedFile,
+    /// Where it was loaded from.
+    pub(crate) path: PathBuf,
+    pub(crate) config: Value,
 }
 
 impl Entry {
@@ -42,9 +93,45 @@ impl Entry {
         *self.state.borrow()
     }
 
+    pub(crate) fn new(
+        id: Arc<str>,
+        number: u64,
+        present: Present,
+        ops: mpsc::UnboundedSender<Op>,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            id,
+            number,
+            state: watch::Sender::new(ModuleState::Loaded),
+            failure: Mutex::new(None),
+            route: Route::to(present.seat),
+            present: RwLock::new(Arc::new(present)),
+            previous: Mutex::new(None),
+            hold: Hold::new(limits.held),
+            turn: tokio::sync::Mutex::new(()),
+            ops,
+            mailbox: Mailbox::new(),
+        }
+    }
+
+    /// The build that is managed now.
+    pub(crate) fn present(&self) -> Arc<Present> {
+        self.present.read().clone()
+    }
+
+    /// Puts another build in its place, and leads calls to it from now on. For the actor.
+    pub(crate) fn replace(&self, new: Arc<Present>) {
+        let seat = new.seat;
+        *self.present.write() = new;
+        self.route.lead_to(seat);
+    }
+
     pub(crate) fn info(&self) -> ModuleInfo {
-        let mut info = ModuleInfo::new(self.metadata.clone(), self.state(), self.generation.number);
-        if let Some(origin) = &self.generation.origin {
+        let present = self.present();
+        let generation = &present.generation;
+        let mut info = ModuleInfo::new(present.metadata.clone(), self.state(), generation.number);
+        if let Some(origin) = &generation.origin {
             info.path = Some(origin.path.clone());
             info.retained_by = undertaker::static_holders(&origin.facts);
         }
@@ -65,6 +152,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// The last manager is gone: what is registered from now on is unloaded at once.
     pub(crate) abandoned: AtomicBool,
+    /// Each swap holds it for reading until its old generation has ended; a shutdown waits for that.
+    pub(crate) swaps: Arc<tokio::sync::RwLock<()>>,
     modules: RwLock<HashMap<Arc<str>, Slot>>,
 }
 
@@ -106,7 +195,13 @@ impl Drop for Departure {
 
 impl Shared {
     pub(crate) fn new(bus: MessageBus, limits: Limits) -> Self {
-        Self { bus, limits, abandoned: AtomicBool::new(false), modules: RwLock::default() }
+        Self {
+            bus,
+            limits,
+            abandoned: AtomicBool::new(false),
+            swaps: Arc::default(),
+            modules: RwLock::default(),
+        }
     }
 
     pub(crate) fn find(&self, id: &str) -> Result<Arc<Entry>> {

@@ -1,4 +1,4 @@
-//! The end of a module: drain, stop, and what the undertaker says; then the receipt.
+//! The end of a module, or of one generation of it: drain, stop, and what the undertaker says; then the receipt.
 
 use std::sync::Arc;
 
@@ -6,12 +6,13 @@ use oxide_plugin_api::{Event, ModuleState};
 use tokio::runtime::Handle;
 
 use super::{
-    lifecycle::{announce, drain, set_state, stop_hook, stop_outcome},
-    registry::{Entry, Shared},
+    lifecycle::{Drain, announce, drain, set_state, stop_hook, stop_outcome},
+    registry::{Entry, Present, Shared},
 };
 use crate::{
     life::{
-        generation::SEATS,
+        burial::Burial,
+        generation::{GenerationSeat, SEATS},
         reaper,
         undertaker::{self, End, Holders},
     },
@@ -22,8 +23,68 @@ use crate::{
 pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Option<&Handle>) -> Receipt {
     let was = entry.state();
     set_state(entry, ModuleState::Stopping);
-    let drain = drain(shared, entry).await;
-    let earlier = *entry.generation.bad_stop.lock();
+    let present = entry.present();
+    // The copies go with the libraries, not with the last handle to the module.
+    drop((present.build.lock().take(), entry.previous.lock().take()));
+    let drain = drain(shared, entry, &present).await;
+    let ended = end(shared, &entry.id, &present, was, &drain, runtime).await;
+
+    entry.route.close();
+    ended.list(present.seat);
+    let departure = shared.depart(entry);
+    entry.mailbox.close(shared, entry);
+    let module_id = entry.id.as_ref().to_owned();
+    announce(shared, Event::ModuleUnloaded { module_id, receipt: json_of(&ended.receipt) });
+    drop(departure);
+    ended.settle(shared, present.seat)
+}
+
+/// A generation that has ended, or is retained.
+pub(crate) struct Ended {
+    receipt: Receipt,
+    draft: Draft,
+    retained: Option<Arc<Burial>>,
+}
+
+/// What a receipt says besides the undertaker's part.
+#[derive(Clone)]
+struct Draft {
+    id: String,
+    generation: u64,
+    drained: u64,
+    cancelled: u64,
+    stop: StopOutcome,
+}
+
+impl Draft {
+    fn with(self, end: End) -> Receipt {
+        Receipt {
+            id: self.id,
+            generation: self.generation,
+            unmapped: end.unmapped,
+            retained_by: end.retained_by,
+            drained: self.drained,
+            cancelled: self.cancelled,
+            stop: self.stop,
+            drop: end.drop,
+            leaked_bytes: end.leaked_bytes,
+            revoked: end.revoked,
+            forgotten_locals: end.forgotten_locals,
+        }
+    }
+}
+
+/// Ends a generation after its drain: `stop`, if it was running or owes one, and the undertaker.
+pub(crate) async fn end(
+    shared: &Arc<Shared>,
+    id: &str,
+    present: &Present,
+    was: ModuleState,
+    drain: &Drain,
+    runtime: Option<&Handle>,
+) -> Ended {
+    let generation = &present.generation;
+    let earlier = *generation.bad_stop.lock();
     // Still to be stopped: running, or failed because calls were inside when it was to stop.
     let owed = match was {
         ModuleState::Running => true,
@@ -32,7 +93,7 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     };
     let stop = match (owed, drain.drained) {
         (true, true) => {
-            let stopped = stop_hook(shared, entry, runtime).await;
+            let stopped = stop_hook(shared, id, generation, runtime).await;
             stopped.map_or_else(|error| stop_outcome(&error), |()| StopOutcome::Ok)
         }
         (true, false) => StopOutcome::Skipped,
@@ -41,54 +102,52 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
         (false, _) => StopOutcome::NotRunning,
     };
     // A hook that ran past its deadline may still be inside.
-    drop(entry.generation.alone(shared.limits.stop).await);
+    drop(generation.alone(shared.limits.stop).await);
     let patience = shared.limits.patience();
-    let (generation, seat) = (entry.generation.clone(), Some(entry.seat));
     let (end, retained) =
-        undertaker::end(&entry.id, generation, seat, stop, Holders::default(), patience).await;
-
-    entry.route.close();
-    if let Some(retained) = &retained {
-        reaper::list(retained.clone());
-    }
-    if end.unmapped {
-        SEATS.give_back(entry.seat);
-    }
-    let departure = shared.depart(entry);
-    entry.mailbox.close(shared, entry);
-    let receipt_of = {
-        let (id, generation) = (entry.id.as_ref().to_owned(), entry.generation.number);
-        let (drained, cancelled) = (drain.came_out, drain.cancelled);
-        move |end: End| Receipt {
-            id,
-            generation,
-            unmapped: end.unmapped,
-            retained_by: end.retained_by,
-            drained,
-            cancelled,
-            stop,
-            drop: end.drop,
-            leaked_bytes: end.leaked_bytes,
-            revoked: end.revoked,
-            forgotten_locals: end.forgotten_locals,
-        }
+        undertaker::end(id, generation.clone(), Some(present.seat), stop, Holders::default(), patience).await;
+    let draft = Draft {
+        id: id.to_owned(),
+        generation: generation.number,
+        drained: drain.came_out,
+        cancelled: drain.cancelled,
+        stop,
     };
-    let receipt = receipt_of.clone()(end);
-    let module_id = entry.id.as_ref().to_owned();
-    announce(shared, Event::ModuleUnloaded { module_id: module_id.clone(), receipt: json_of(&receipt) });
-    drop(departure);
-    if let Some(retained) = retained {
-        let (shared, seat) = (Arc::downgrade(shared), entry.seat);
-        retained.when_gone(Box::new(move |end| {
+    Ended { receipt: draft.clone().with(end), draft, retained }
+}
+
+impl Ended {
+    /// Lists it when it is retained, and gives its seat back when it is gone. The route leads elsewhere by now.
+    pub(crate) fn list(&self, seat: GenerationSeat) {
+        if let Some(retained) = &self.retained {
+            reaper::list(retained.clone());
+        }
+        if self.receipt.unmapped {
             SEATS.give_back(seat);
-            if let Some(shared) = shared.upgrade() {
-                let receipt = json_of(&receipt_of(end));
-                announce(&shared, Event::ModuleUnmapped { module_id, receipt });
-            }
-        }));
-        reaper::try_again(&retained);
+        }
     }
-    receipt
+
+    /// Has the reaper try again what is retained, and announce when it is gone. After `list`.
+    pub(crate) fn settle(self, shared: &Arc<Shared>, seat: GenerationSeat) -> Receipt {
+        let Self { receipt, draft, retained } = self;
+        if let Some(retained) = retained {
+            let shared = Arc::downgrade(shared);
+            retained.when_gone(Box::new(move |end| {
+                SEATS.give_back(seat);
+                if let Some(shared) = shared.upgrade() {
+                    announce_unmapped(&shared, &draft.with(end));
+                }
+            }));
+            reaper::try_again(&retained);
+        }
+        receipt
+    }
+}
+
+/// Announces that a library which was retained is gone.
+pub(crate) fn announce_unmapped(shared: &Shared, receipt: &Receipt) {
+    let module_id = receipt.id.clone();
+    announce(shared, Event::ModuleUnmapped { module_id, receipt: json_of(receipt) });
 }
 
 fn json_of(receipt: &Receipt) -> serde_json::Value {

@@ -1,0 +1,379 @@
+//! A swap from end to end: the new build is made and set up beside the old one, the actor switches, and the old
+//! generation is ended.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use oxide_plugin_api::{ModuleMetadata, ModuleState};
+use serde_json::Value;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedRwLockReadGuard, oneshot},
+};
+
+use super::{
+    lifecycle::{CANCELLING, Drain, Op, cancel_calls},
+    load::{Failure, Loading, Plan, described, make, reading, set_up, undo},
+    registry::{Build, Entry, Present, Shared},
+    switch::{Switch, Switched},
+    unload::{announce_unmapped, end},
+};
+use crate::{
+    error::{KernelError, Result},
+    intake::{InspectedFile, StagedFile},
+    kernel,
+    life::{
+        generation::Generation,
+        loader,
+        object::Object,
+        reaper::{self, Lingering},
+    },
+    report::{DropOutcome, Holder, Receipt, Retained, Retention, StopOutcome, SwapReport, SwapStep},
+};
+
+/// How a module is to be swapped.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SwapOptions {
+    /// Swaps also to the very bytes that are loaded.
+    pub force: bool,
+    /// What `configure` gets; what the present build got, unless said otherwise.
+    pub config: Option<Value>,
+}
+
+impl SwapOptions {
+    /// Refuses the very bytes that are loaded, and keeps the configuration.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to swap also to the very bytes that are loaded.
+    #[must_use]
+    pub fn force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+
+    /// Gives this to `configure`, in place of what the present build got.
+    #[must_use]
+    pub fn config(mut self, config: Value) -> Self {
+        self.config = Some(config);
+        self
+    }
+}
+
+/// What to swap to.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    File(PathBuf),
+    /// The build before the present one.
+    Previous,
+}
+
+/// Who asked for a swap.
+pub(crate) struct Asker {
+    pub(crate) runtime: Option<Handle>,
+    /// Set when it has gone away: then the swap is undone, unless it is done.
+    pub(crate) gone: Arc<AtomicBool>,
+}
+
+/// Swaps a module to another build.
+pub(crate) async fn swap(
+    shared: &Arc<Shared>,
+    loading: &Loading,
+    entry: &Arc<Entry>,
+    source: Source,
+    options: &SwapOptions,
+    asker: Asker,
+) -> Result<SwapReport> {
+    let under_way = shared.swaps.clone().read_owned().await;
+    let _turn = entry.turn.lock().await;
+    let old = entry.present();
+    let job = Job { shared, loading, entry, old: &old, asker: &asker };
+    let (switched, version) = match job.run(source, options).await {
+        Ok(done) => done,
+        Err(Failure { error, .. }) if is_no_failed_swap(&error) => return Err(error),
+        Err(Failure { step, error }) => {
+            let (module, generation) = (entry.id.as_ref().to_owned(), old.generation.number);
+            return Err(KernelError::SwapFailed { module, step, generation, source: Box::new(error) });
+        }
+    };
+    let Switched { old, was, inside, state_moved, held_calls, held_for } = switched;
+    let leaving = Leaving {
+        shared: shared.clone(),
+        entry: entry.clone(),
+        old: old.clone(),
+        was,
+        runtime: asker.runtime.clone(),
+    };
+    let receipt = leaving.end(inside, under_way).await;
+    Ok(SwapReport {
+        id: entry.id.as_ref().to_owned(),
+        from: old.generation.number,
+        to: old.generation.number + 1,
+        downgrade: is_downgrade(&old.metadata.version, &version),
+        from_version: old.metadata.version.clone(),
+        to_version: version,
+        state_moved,
+        held_calls,
+        hold_micros: u64::try_from(held_for.as_micros()).unwrap_or(u64::MAX),
+        old: receipt,
+    })
+}
+
+/// Whether there was nothing to swap, rather than a swap that failed at a step.
+fn is_no_failed_swap(error: &KernelError) -> bool {
+    matches!(
+        error,
+        KernelError::SameBuild { .. }
+            | KernelError::NoPreviousBuild(_)
+            | KernelError::TooManyRetained { .. }
+            | KernelError::UnknownModule(_)
+            | KernelError::LoaderStuck(_)
+    )
+}
+
+/// As [semantic versions](https://semver.org) are compared; nothing is known of others.
+fn is_downgrade(from: &str, to: &str) -> bool {
+    let version = |text: &str| semver::Version::parse(text).ok();
+    matches!((version(from), version(to)), (Some(from), Some(to)) if to < from)
+}
+
+struct Job<'a> {
+    shared: &'a Arc<Shared>,
+    loading: &'a Loading,
+    entry: &'a Arc<Entry>,
+    old: &'a Arc<Present>,
+    asker: &'a Asker,
+}
+
+impl Job<'_> {
+    /// Everything up to the moment in which calls are led to the new generation; it is undone when anything fails.
+    /// Gives the new version, too.
+    async fn run(&self, source: Source, options: &SwapOptions) -> Result<(Switched, String), Failure> {
+        self.may_begin().map_err(Failure::at(SwapStep::Inspect))?;
+        let present = self.old.build.lock().clone();
+        let (path, read, config) = match source {
+            Source::File(path) => {
+                let config = present.as_ref().map(|build| build.config.clone()).unwrap_or_default();
+                (path.clone(), path, options.config.clone().unwrap_or(config))
+            }
+            Source::Previous => {
+                let previous = self.entry.previous.lock().clone();
+                let none = || KernelError::NoPreviousBuild(self.entry.id.as_ref().to_owned());
+                let build = previous.ok_or_else(none).map_err(Failure::at(SwapStep::Inspect))?;
+                (build.path, build.staged.path().to_owned(), build.config)
+            }
+        };
+        let same_as = present.map(|build| build.staged).filter(|_| !options.force);
+        let staged = self.inspect_and_stage(&path, read, same_as).await?;
+        let (id, number) = (self.entry.id.clone(), self.old.generation.number + 1);
+        let plan = Plan { id, module: self.entry.number, number, path: path.clone() };
+        let generation = make(self.shared, &plan, staged.clone()).await?;
+        let switched = match self.set_up(&generation, &staged, &config).await {
+            Ok((metadata, own_id)) => {
+                let version = metadata.version.clone();
+                let build = Build { staged, path, config };
+                let switched = self.switch(&generation, metadata, own_id, build).await;
+                switched.map(|switched| (switched, version))
+            }
+            Err(failure) => Err(failure),
+        };
+        if switched.is_err() {
+            undo(self.shared, &self.entry.id, generation).await;
+        }
+        switched
+    }
+
+    /// Whether there is any point in beginning, and in going on.
+    fn may_begin(&self) -> Result<()> {
+        self.is_wanted()?;
+        if let Some(stuck) = loader::stuck() {
+            return Err(stuck);
+        }
+        let mut kept = reaper::retained();
+        kept.retain(|kept| *kept.id == *self.entry.id);
+        if kept.len() < self.shared.limits.retained.max(1) {
+            return Ok(());
+        }
+        let list: Vec<String> = kept.iter().map(words).collect();
+        let module = self.entry.id.as_ref().to_owned();
+        Err(KernelError::TooManyRetained { module, count: kept.len(), list: list.join("; ") })
+    }
+
+    fn is_wanted(&self) -> Result<()> {
+        if self.entry.ops.is_closed() {
+            return Err(KernelError::UnknownModule(self.entry.id.as_ref().to_owned()));
+        }
+        if self.asker.gone.load(SeqCst) {
+            return Err(KernelError::Abandoned);
+        }
+        Ok(())
+    }
+
+    /// `read` is where the bytes are, `path` where they came from.
+    async fn inspect_and_stage(
+        &self,
+        path: &Path,
+        read: PathBuf,
+        same_as: Option<StagedFile>,
+    ) -> Result<StagedFile, Failure> {
+        let (loading, origin) = (self.loading.clone(), path.to_owned());
+        let (module, generation) = (self.entry.id.as_ref().to_owned(), self.old.generation.number);
+        let work = move || {
+            let inspect = Failure::at(SwapStep::Inspect);
+            let file = InspectedFile::read(&read).map_err(|refusal| inspect(refusal.into()))?;
+            file.check_loadable(&loading.policy).map_err(|refusal| inspect(refusal.into()))?;
+            if let Some(present) = same_as
+                && present.has_bytes_of(&file).map_err(&inspect)?
+            {
+                return Err(inspect(KernelError::SameBuild { module, generation }));
+            }
+            StagedFile::write_as(&loading.staging, &file, &origin).map_err(Failure::at(SwapStep::Stage))
+        };
+        reading(path, move || Ok(work())).await.map_err(Failure::at(SwapStep::Inspect))?
+    }
+
+    /// Everything between construction and the switch. Gives the id by which the build calls itself, too.
+    async fn set_up(
+        &self,
+        generation: &Arc<Generation>,
+        staged: &StagedFile,
+        config: &Value,
+    ) -> Result<(ModuleMetadata, String), Failure> {
+        let at_metadata = Failure::at(SwapStep::Metadata);
+        self.is_wanted().map_err(&at_metadata)?;
+        let mut metadata = described(self.shared, generation, staged).await.map_err(&at_metadata)?;
+        let own_id = std::mem::replace(&mut metadata.id, self.entry.id.as_ref().to_owned());
+        if own_id != self.old.own_id && own_id != *self.entry.id {
+            let module = self.old.own_id.clone();
+            return Err(at_metadata(KernelError::OtherModule { module, found: own_id }));
+        }
+        set_up(self.shared, &self.entry.id, generation, config, metadata.kind).await?;
+        self.is_wanted().map_err(Failure::at(SwapStep::Switch))?;
+        Ok((metadata, own_id))
+    }
+
+    async fn switch(
+        &self,
+        generation: &Arc<Generation>,
+        metadata: ModuleMetadata,
+        own_id: String,
+        build: Build,
+    ) -> Result<Switched, Failure> {
+        let new = Switch {
+            generation: generation.clone(),
+            metadata,
+            own_id,
+            build,
+            runtime: self.asker.runtime.clone(),
+            abandoned: self.asker.gone.clone(),
+        };
+        let (send, receive) = oneshot::channel();
+        let gone = |_| Failure {
+            step: SwapStep::Switch,
+            error: KernelError::UnknownModule(self.entry.id.as_ref().to_owned()),
+        };
+        if self.entry.ops.send(Op::Switch(Box::new(new), send)).is_err() {
+            return Err(gone(()));
+        }
+        kernel::poke();
+        receive.await.map_err(|_| gone(()))?
+    }
+}
+
+fn words(kept: &Retained) -> String {
+    let holders: Vec<String> = kept.retained_by.iter().map(|held| format!("{:?}", held.holder)).collect();
+    format!("generation {} by {}", kept.generation, holders.join(", "))
+}
+
+/// A generation that calls are no longer led to, on its way out.
+struct Leaving {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    old: Arc<Present>,
+    was: ModuleState,
+    runtime: Option<Handle>,
+}
+
+impl Leaving {
+    /// Ends it when its calls have come out; `inside` were in it. When they take longer than a drain may, they go on
+    /// all the same: the receipt says so, and the rest is done in the background.
+    async fn end(self, inside: usize, under_way: OwnedRwLockReadGuard<()>) -> Receipt {
+        let gate = self.old.seat.gate();
+        if kernel::within(self.shared.limits.drain, gate.drained()).await.is_some() {
+            return self.bury(&Drain { drained: true, came_out: inside as u64, cancelled: 0 }).await;
+        }
+        let receipt = self.receipt_so_far(inside);
+        kernel::spawn(async move {
+            let _under_way = under_way;
+            let (seat, told) = (self.old.seat, self.entry.id.clone());
+            let (number, origin) = (self.old.generation.number, self.old.generation.origin.clone());
+            let path = origin.map(|origin| origin.path).unwrap_or_default();
+            let listed = Lingering::list(
+                self.old.generation.unique,
+                Box::new(move || Retained {
+                    id: told.as_ref().to_owned(),
+                    generation: number,
+                    path: path.clone(),
+                    retained_by: vec![calls_inside(seat.gate().inside())],
+                }),
+            );
+            let receipt = self.end_late(inside).await;
+            drop(listed);
+            if receipt.unmapped {
+                announce_unmapped(&self.shared, &receipt);
+            }
+        });
+        receipt
+    }
+
+    /// Waits for the calls that are inside as long as the module is there; when it is unloaded, those that wait
+    /// are cancelled as in any unload.
+    async fn end_late(&self, inside: usize) -> Receipt {
+        let gate = self.old.seat.gate();
+        let cancelled = tokio::select! {
+            () = gate.drained() => 0,
+            () = self.entry.ops.closed() => cancel_calls(&self.old.generation).await,
+        };
+        let drained = kernel::within(CANCELLING, gate.drained()).await.is_some();
+        let left = gate.inside();
+        let came_out = inside.saturating_sub(cancelled + left) as u64;
+        self.bury(&Drain { drained, came_out, cancelled: cancelled as u64 }).await
+    }
+
+    async fn bury(&self, drain: &Drain) -> Receipt {
+        let ended =
+            end(&self.shared, &self.entry.id, &self.old, self.was, drain, self.runtime.as_ref()).await;
+        ended.list(self.old.seat);
+        ended.settle(&self.shared, self.old.seat)
+    }
+
+    fn receipt_so_far(&self, inside: usize) -> Receipt {
+        let left = self.old.seat.gate().inside();
+        let mapped = matches!(self.old.generation.object, Object::Foreign(_));
+        Receipt {
+            id: self.entry.id.as_ref().to_owned(),
+            generation: self.old.generation.number,
+            unmapped: !mapped,
+            retained_by: if mapped { vec![calls_inside(left)] } else { Vec::new() },
+            drained: inside.saturating_sub(left) as u64,
+            cancelled: 0,
+            stop: StopOutcome::Skipped,
+            drop: DropOutcome::Skipped,
+            leaked_bytes: None,
+            revoked: 0,
+            forgotten_locals: 0,
+        }
+    }
+}
+
+fn calls_inside(count: usize) -> Retention {
+    let detail = "calls of the replaced generation that are still under way".to_owned();
+    Retention { holder: Holder::Call, count: count as u64, detail }
+}
