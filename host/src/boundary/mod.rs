@@ -8,6 +8,7 @@ pub(crate) mod call;
 pub(crate) mod frames;
 pub(crate) mod future;
 pub(crate) mod gate;
+pub(crate) mod hold;
 pub(crate) mod hooks;
 pub(crate) mod lend;
 pub(crate) mod lend_table;

@@ -11,14 +11,12 @@ use std::{
 use oxide_plugin_api::{Payload, ffi::outcome::status};
 use pin_project_lite::pin_project;
 
-use super::{
-    hold::{Asked, Hold},
-    registry::Entry,
-};
+use super::registry::Entry;
 use crate::{
     boundary::{
         call::{ForeignCall, Step},
         frames::{self, Frame},
+        hold::{Entered, Hold},
         lend::BoxFuture,
         seat::Inside,
     },
@@ -134,26 +132,18 @@ fn turned_away<'a>(
     apart: &mut Apart<'a>,
     context: &Context<'_>,
 ) -> Poll<Result<Inside<Generation>>> {
-    let mut epoch = entry.hold.epoch();
-    loop {
-        // Once more: a hold may have ended before we knew how many have.
-        if let Some(ticket) = entry.route.enter().or_else(|| come_back(entry)) {
-            *apart = Apart::Nothing;
-            return Poll::Ready(Ok(ticket));
+    let mut held = match std::mem::replace(apart, Apart::Nothing) {
+        Apart::Held(held) => held,
+        _ => Held { hold: &entry.hold, place: None },
+    };
+    let enter = || entry.route.enter().or_else(|| come_back(entry));
+    match entry.hold.enter_or_wait(&mut held.place, context.waker(), enter) {
+        Entered::In(ticket) => Poll::Ready(Ok(ticket)),
+        Entered::Held => {
+            *apart = Apart::Held(held);
+            Poll::Pending
         }
-        let mut held = match std::mem::replace(apart, Apart::Nothing) {
-            Apart::Held(held) => held,
-            _ => Held { hold: &entry.hold, place: None },
-        };
-        match entry.hold.wait(&mut held.place, context.waker()) {
-            Asked::Held => {
-                *apart = Apart::Held(held);
-                return Poll::Pending;
-            }
-            Asked::Free(now) if now == epoch => return Poll::Ready(Err(refusal(entry))),
-            // One ended after the gate turned us away: it is open again, or was.
-            Asked::Free(now) => epoch = now,
-        }
+        Entered::Refused => Poll::Ready(Err(refusal(entry))),
     }
 }
 

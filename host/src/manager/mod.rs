@@ -4,7 +4,6 @@
 
 mod commands;
 mod handle;
-mod hold;
 mod lifecycle;
 mod limits;
 mod load;

@@ -11,9 +11,9 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use super::{hold::Hold, lifecycle::Op, limits::Limits, mailbox::Mailbox};
+use super::{lifecycle::Op, limits::Limits, mailbox::Mailbox};
 use crate::{
-    boundary::seat::Route,
+    boundary::{hold::Hold, seat::Route},
     bus::MessageBus,
     error::{KernelError, Result},
     intake::StagedFile,

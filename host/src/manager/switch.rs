@@ -27,6 +27,7 @@ use crate::{
         generation::{Generation, SEATS},
         hook,
         object::Object,
+        pool,
     },
     report::SwapStep,
 };
@@ -256,7 +257,11 @@ impl Change<'_> {
     fn release(&self, begun: Instant) -> (u64, Duration) {
         let held_for = begun.elapsed();
         let waiting = self.entry.mailbox.waiting_calls() as u64;
-        let held_calls = self.entry.hold.end() + waiting;
+        let released = self.entry.hold.end();
+        let held_calls = released.count + waiting;
+        if !released.is_empty() {
+            pool::run(move || released.wake());
+        }
         self.entry.mailbox.go_on();
         (held_calls, held_for)
     }

@@ -1,8 +1,8 @@
 //! Checks the host's gate, seats and waiting calls with loom, in all interleavings of two or three threads,
 //! and in all the values that a weak memory may give them, with a bounded number of preemptions.
 //!
-//! The files are the host's own, by `#[path]`: `gate.rs`, `seat.rs`, `waiting.rs`, `lent_waker.rs` and
-//! `call.rs` of its `boundary/`. What they import is here under the same names: `boundary/sync.rs` and
+//! The files are the host's own, by `#[path]`: `gate.rs`, `seat.rs`, `hold.rs`, `waiting.rs`, `lent_waker.rs`
+//! and `call.rs` of its `boundary/`. What they import is here under the same names: `boundary/sync.rs` and
 //! `sys.rs` are loom's primitives, `boundary/module.rs` and `models/plugin.rs` the least of a foreign module
 //! and of a plugin. Not with `--cfg loom`, under which tokio would be another one.
 //!
@@ -12,6 +12,7 @@
 //!   and opening again; with slots of one's own, shared, and dealt anew when their thread ends.
 //! - Seats and routes: callers while a route is closed or led elsewhere, the old seat is drained and given
 //!   back, and another generation takes it.
+//! - Calls that a swap holds: while it drains and switches, and when it is given up.
 //! - Calls that wait: every poll of a `ForeignCall`; the plugin's waker, cloned on two threads, woken and
 //!   dropped on any; the unload's cancelling at any moment of a call that is polled, dropped, forgotten or
 //!   finished; and a cancelling that comes late.
@@ -52,6 +53,9 @@
 //! - `Gate::inside`: reads what has entered before what has left.
 //! - `Gate::count`: stores `Relaxed`; counts in the shared slot without a read-modify-write.
 //! - `Gate::open`: stores `Relaxed`.
+//! - `Gate::reopen`: does not say that it is open.
+//! - `Hold::enter_or_wait`: refuses whoever a hold turned away that is over; asks which holds are over after its try.
+//!   `Released::wake`: wakes nobody.
 //! - `deal`: deals a slot whose owner still lives.
 //! - `Gate::enter_nested`: lets in after the drain; counts after its lock.
 //! - `Route::enter`: no second look at the route; turned away by a shut gate without one.

@@ -55,6 +55,24 @@ fn a_route_that_is_switched_turns_nobody_away() {
 }
 
 #[test]
+fn a_drain_that_is_given_up_lets_everybody_in() {
+    with_both(2, gate::given_up::<4>);
+    with_both(2, gate::given_up::<2>);
+}
+
+#[test]
+fn a_call_that_a_swap_holds_goes_into_the_new_generation() {
+    with_both(3, || seat::held_and_switched(1));
+    with_both(1, || seat::held_and_switched(2));
+}
+
+#[test]
+fn a_call_that_a_swap_held_in_vain_goes_into_the_old_generation() {
+    with_both(3, || seat::held_and_given_up(1));
+    with_both(1, || seat::held_and_given_up(2));
+}
+
+#[test]
 fn a_wake_from_any_thread_is_never_lost() {
     with_both(4, call::woken_from_elsewhere);
     with_both(4, call::cloned_on_two_threads);

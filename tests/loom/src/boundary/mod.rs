@@ -6,6 +6,8 @@
 pub(crate) mod call;
 #[path = "../../../../host/src/boundary/gate.rs"]
 pub(crate) mod gate;
+#[path = "../../../../host/src/boundary/hold.rs"]
+pub(crate) mod hold;
 #[path = "../../../../host/src/boundary/lent_waker.rs"]
 pub(crate) mod lent_waker;
 #[path = "../../../../host/src/boundary/seat.rs"]

@@ -138,3 +138,18 @@ pub fn two_shut_it<const N: usize>() {
     guarded.after_the_drain();
     let _ = caller.join();
 }
+
+/// A drain that is given up while two callers come: whoever comes after it is let in, and the next drain counts
+/// all who are inside.
+pub fn given_up<const N: usize>() {
+    let guarded = Guarded::<N>::open();
+    let callers = [(); 2].map(|()| spawn(&guarded, Guarded::visit));
+    guarded.gate.shut();
+    guarded.gate.reopen();
+    assert!(guarded.visit(), "it is open again");
+    guarded.gate.shut();
+    guarded.after_the_drain();
+    for caller in callers {
+        let _ = caller.join();
+    }
+}

@@ -6,8 +6,13 @@ use loom::{
     thread::{self, JoinHandle},
 };
 
+use std::task::Poll;
+
 use crate::{
-    boundary::seat::{Inside, Route, Seat, Seats},
+    boundary::{
+        hold::{Entered, Hold},
+        seat::{Inside, Route, Seat, Seats},
+    },
     watched::Watched,
 };
 
@@ -134,4 +139,65 @@ pub fn coming_back() {
     seat.gate().open();
     vacate(&seats, seat, &other);
     let _ = caller.join();
+}
+
+/// A call as a handle polls it: into the seat, or into the row.
+async fn call(route: &Route<Occupant>, hold: &Hold) -> u32 {
+    let mut place = None;
+    let inside = std::future::poll_fn(|context| {
+        match hold.enter_or_wait(&mut place, context.waker(), || route.enter()) {
+            Entered::In(inside) => Poll::Ready(inside),
+            Entered::Held => Poll::Pending,
+            Entered::Refused => panic!("a call is refused, though its module runs all the time"),
+        }
+    })
+    .await;
+    look(&inside)
+}
+
+fn calls(route: &Arc<Route<Occupant>>, hold: &Arc<Hold>, number: usize) -> Vec<JoinHandle<u32>> {
+    Vec::from_iter((0..number).map(|_| {
+        let (route, hold) = (route.clone(), hold.clone());
+        thread::spawn(move || block_on(call(&route, &hold)))
+    }))
+}
+
+/// A swap with a hold: calls wait while the old generation is drained, and go into the new one. The old one's last
+/// word comes before the new one's first.
+pub fn held_and_switched(callers: usize) {
+    let seats = Seats::new();
+    let (old, seat, route) = first(&seats);
+    let hold = Arc::new(Hold::new(callers));
+    let callers = calls(&route, &hold, callers);
+    hold.begin();
+    seat.gate().shut();
+    block_on(seat.gate().drained());
+    // The state is handed over: nobody is in the old one, and nobody will be.
+    old.there.goes();
+    let new = Occupant::new(2);
+    let new_seat = seats.take(new.clone());
+    new_seat.gate().open();
+    route.lead_to(new_seat);
+    hold.end().wake();
+    assert!(seats.give_back(seat), "it is drained");
+    for caller in callers {
+        let _ = caller.join();
+    }
+    vacate(&seats, new_seat, &new);
+}
+
+/// A hold that is given up, drained or not: every call goes into the old generation.
+pub fn held_and_given_up(callers: usize) {
+    let seats = Seats::new();
+    let (old, seat, route) = first(&seats);
+    let hold = Arc::new(Hold::new(callers));
+    let callers = calls(&route, &hold, callers);
+    hold.begin();
+    seat.gate().shut();
+    seat.gate().reopen();
+    hold.end().wake();
+    for caller in callers {
+        assert_eq!(caller.join().ok(), Some(1));
+    }
+    vacate(&seats, seat, &old);
 }
