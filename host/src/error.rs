@@ -181,6 +181,12 @@ pub enum KernelError {
     /// There is nothing to go back to.
     #[error("module `{0}` has no previous build to go back to")]
     NoPreviousBuild(String),
+    /// Somebody else has swapped the module meanwhile.
+    #[error("module `{module}` has been swapped meanwhile")]
+    Superseded {
+        /// Which module.
+        module: String,
+    },
     /// So many generations of the module are still mapped that no further one is loaded.
     #[error("{count} earlier generations of module `{module}` are still mapped: {list}")]
     TooManyRetained {
@@ -267,6 +273,7 @@ impl KernelError {
             Self::SameBuild { .. } => "same_build",
             Self::OtherModule { .. } => "other_module",
             Self::NoPreviousBuild(_) => "no_previous_build",
+            Self::Superseded { .. } => "superseded",
             Self::TooManyRetained { .. } => "too_many_retained",
             Self::StateTooLarge { .. } => "state_too_large",
             Self::TooManyHeld { .. } => "too_many_held",

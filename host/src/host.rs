@@ -200,7 +200,7 @@ impl Host {
     /// As [`Host::swap`], and [`KernelError::NoPreviousBuild`](crate::error::KernelError::NoPreviousBuild).
     pub async fn rollback(&self, id: &str) -> Result<SwapReport> {
         let options = SwapOptions::new().force(true);
-        self.manager.swap(self.loading.clone(), id, Source::Previous, options).await
+        self.manager.swap(self.loading.clone(), id, Source::Previous { of: None }, options).await
     }
 
     /// Ends a module; the receipt says what was done and whether the library is gone.

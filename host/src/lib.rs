@@ -26,7 +26,7 @@ mod sys;
 pub use error::KernelError;
 pub use host::{Host, HostBuilder, come_by};
 pub use intake::*;
-pub use manager::{Invoke, Limits, LoadOptions, ModuleHandle, SwapOptions};
+pub use manager::{Invoke, Limits, LoadOptions, ModuleHandle, Probation, SwapOptions};
 pub use oxide_plugin_api::{Payload, SavedState};
 pub use report::{ModuleInfo, Receipt, SwapReport, SwapStep};
 

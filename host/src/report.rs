@@ -28,6 +28,9 @@ pub struct ModuleInfo {
     /// Why it failed, when `state` is `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// For how much longer, in milliseconds, its build is on probation, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation_millis: Option<u64>,
     /// Why its library will stay mapped after an unload, when its file already says so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retained_by: Vec<Retention>,
@@ -47,6 +50,7 @@ impl ModuleInfo {
             generation,
             path: None,
             failure: None,
+            probation_millis: None,
             retained_by: Vec::new(),
         }
     }

@@ -154,6 +154,25 @@ pub enum Event {
         /// The generation now.
         to: u64,
     },
+    /// A build on probation failed, and its module went back to the build before; announced by
+    /// [`Event::ModuleSwapped`], too.
+    ModuleRolledBack {
+        /// Which one.
+        module_id: String,
+        /// The generation that failed.
+        from: u64,
+        /// The generation now.
+        to: u64,
+        /// What it did wrong.
+        reason: String,
+    },
+    /// A build on probation failed, and its module could not go back to the build before: it stays.
+    RollbackFailed {
+        /// Which one.
+        module_id: String,
+        /// What the build did wrong, and why it stays.
+        reason: String,
+    },
     /// A module is no longer registered.
     ModuleUnloaded {
         /// Which one.
@@ -217,6 +236,8 @@ impl Event {
             | Self::ModuleStopped { module_id }
             | Self::ModuleFailed { module_id, .. }
             | Self::ModuleSwapped { module_id, .. }
+            | Self::ModuleRolledBack { module_id, .. }
+            | Self::RollbackFailed { module_id, .. }
             | Self::ModuleUnloaded { module_id, .. }
             | Self::ModuleUnmapped { module_id, .. }
             | Self::InvokeCompleted { module_id, .. }

@@ -209,7 +209,7 @@ impl ForeignCall {
             lent.has_ended();
             // SAFETY: written above; the plugin has dropped its future and filled in how it ended. Copied
             // while the ticket, which is dropped after it, still keeps the plugin.
-            return Ok(unsafe { this.end(ended, call) });
+            return Ok(unsafe { this.end(ended, call, foreign) });
         }
         let kept = lent.into_kept();
         let waiting = match kept.map_or_else(|| catch_unwind(AssertUnwindSafe(|| Waiting::new(caller))), Ok) {
@@ -233,7 +233,7 @@ impl ForeignCall {
     /// # Safety
     /// The plugin has just said `ended`, which is not pending, of this call's record.
     #[inline]
-    unsafe fn end(&mut self, ended: u8, call: *mut Call) -> Step {
+    unsafe fn end(&mut self, ended: u8, call: *mut Call, foreign: &ForeignModule) -> Step {
         if ended == status::OK {
             self.state = State::Replied;
             // SAFETY: the plugin writes the reply before it says ok.
@@ -244,6 +244,7 @@ impl ForeignCall {
             return Step::Replied;
         }
         self.state = State::Ended;
+        foreign.failures().call_ended(ended);
         // SAFETY: as our caller promises.
         unsafe { failed(ended, call) }
     }
@@ -298,10 +299,11 @@ impl ForeignCall {
             Some((ended, record)) => {
                 let ticket = std::mem::replace(&mut *parked, Parked::Ended);
                 drop(parked);
+                // SAFETY: the ticket still keeps it.
+                let foreign = unsafe { call.foreign.as_ref() };
                 // SAFETY: the plugin has just said so, of this call's record; the ticket still keeps it.
-                let step = unsafe { this.end(ended, record.0.as_ptr()) };
-                // SAFETY: as above.
-                unsafe { call.foreign.as_ref() }.waiting_calls().remove(call.number);
+                let step = unsafe { this.end(ended, record.0.as_ptr(), foreign) };
+                foreign.waiting_calls().remove(call.number);
                 waiting.clear_waker();
                 drop(ticket);
                 step

@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "the one room that opens libraries and touches what crosses")]
 
 pub(crate) mod call;
+pub(crate) mod failures;
 pub(crate) mod frames;
 pub(crate) mod future;
 pub(crate) mod gate;

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::{
     call::CallTarget,
+    failures::Failures,
     frames::Frame,
     hooks::{ForeignHook, HookEnd, Saved, end_of, saved_of},
     lend::{BoxFuture, Lending, Phase},
@@ -36,6 +37,7 @@ pub(crate) struct ForeignModule {
     target: CallTarget,
     frame: Frame,
     waiting: WaitingCalls,
+    failures: Arc<Failures>,
     lending: Arc<Lending>,
     destroyed: AtomicBool,
     residue: Arc<Residue>,
@@ -107,6 +109,7 @@ impl ForeignModule {
             target: CallTarget { object, invoke: root.invoke() },
             frame: Frame { module: lending.module_number, generation: lending.generation, is_call: true },
             waiting: WaitingCalls::default(),
+            failures: Arc::default(),
             lending,
             destroyed: AtomicBool::new(object.is_null()),
             residue: library.residue().clone(),
@@ -134,6 +137,11 @@ impl ForeignModule {
     #[inline]
     pub(crate) fn target(&self) -> CallTarget {
         self.target
+    }
+
+    /// What went wrong in it so far.
+    pub(crate) fn failures(&self) -> &Arc<Failures> {
+        &self.failures
     }
 
     /// Its calls that wait.

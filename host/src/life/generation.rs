@@ -19,6 +19,7 @@ use super::{
 use crate::{
     boundary::{
         call::Callee,
+        failures::Failures,
         frames::Frame,
         module::ForeignModule,
         seat::{Seat, Seats},
@@ -83,6 +84,11 @@ impl Generation {
             bad_stop: Mutex::new(None),
             alone: Arc::new(Semaphore::new(1)),
         }
+    }
+
+    /// What went wrong in it so far; of an in-process module nobody counts that.
+    pub(crate) fn failures(&self) -> Option<&Arc<Failures>> {
+        self.foreign().map(ForeignModule::failures)
     }
 
     /// Waits to be alone with the object; `None` when an earlier hook still has it after `limit`.

@@ -158,6 +158,15 @@ fn record(event: &Event) {
         Event::ModuleLoaded { module_id } => tracing::info!(module = module_id, "loaded"),
         Event::ModuleStarted { module_id } => tracing::info!(module = module_id, "started"),
         Event::ModuleStopped { module_id } => tracing::info!(module = module_id, "stopped"),
+        Event::ModuleSwapped { module_id, from, to } => {
+            tracing::info!(module = module_id, from, to, "swapped");
+        }
+        Event::ModuleRolledBack { module_id, from, to, reason } => {
+            tracing::warn!(module = module_id, from, to, reason, "went back to the build before");
+        }
+        Event::RollbackFailed { module_id, reason } => {
+            tracing::error!(module = module_id, reason, "could not go back to the build before");
+        }
         Event::ModuleUnloaded { module_id, .. } => tracing::info!(module = module_id, "unloaded"),
         Event::ModuleUnmapped { module_id, .. } => {
             tracing::info!(module = module_id, "its library, which was retained, is gone");

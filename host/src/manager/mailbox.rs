@@ -369,6 +369,7 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
                     entry.mailbox.put_back(&entry, item);
                     continue;
                 };
+                let failures = ticket.failures().cloned();
                 let hook = ticket.object.on_message(item.envelope, item.runtime);
                 let limit = shared.limits.message;
                 entry.mailbox.delivering.store(true, SeqCst);
@@ -376,6 +377,12 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
                     biased;
                     run = hook::run((ticket, permit), limit, hook) => {
                         if let Err(error) = result_of(&entry.id, "on_message", limit, run) {
+                            if let Some(failures) = failures {
+                                match error {
+                                    KernelError::HookPanicked { .. } => failures.panicked(),
+                                    _ => failures.failed(),
+                                }
+                            }
                             tracing::warn!(module = %entry.id, %error, "a message was not taken well");
                         }
                     }

@@ -8,6 +8,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod mailbox;
+mod probation;
 mod registry;
 mod services;
 mod swap;
@@ -29,6 +30,7 @@ use tokio::runtime::Handle;
 pub use handle::{Invoke, ModuleHandle};
 pub use limits::Limits;
 pub use load::LoadOptions;
+pub use probation::Probation;
 pub use swap::SwapOptions;
 
 pub(crate) use load::Loading;

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
+    time::Instant,
 };
 
 use oxide_plugin_api::{ModuleMetadata, ModuleState};
@@ -36,6 +37,8 @@ pub(crate) struct Entry {
     present: RwLock<Arc<Present>>,
     /// The build before it, for a rollback.
     pub(crate) previous: Mutex<Option<Build>>,
+    /// The generation on probation, and until when it is.
+    pub(crate) probation: Mutex<Option<(u64, Instant)>>,
     /// Calls wait here while a swap hands the state over.
     pub(crate) hold: Hold,
     /// Swaps of this module take turns.
@@ -108,6 +111,7 @@ impl Entry {
             route: Route::to(present.seat),
             present: RwLock::new(Arc::new(present)),
             previous: Mutex::new(None),
+            probation: Mutex::new(None),
             hold: Hold::new(limits.held),
             turn: tokio::sync::Mutex::new(()),
             ops,
@@ -134,6 +138,12 @@ impl Entry {
         if let Some(origin) = &generation.origin {
             info.path = Some(origin.path.clone());
             info.retained_by = undertaker::static_holders(&origin.facts);
+        }
+        if let Some((unique, until)) = *self.probation.lock()
+            && unique == generation.unique
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            info.probation_millis = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         }
         if info.state == ModuleState::Failed {
             info.failure.clone_from(&self.failure.lock());

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     lifecycle::{CANCELLING, Drain, Op, cancel_calls},
     load::{Failure, Loading, Plan, described, make, reading, set_up, undo},
+    probation::{self, Probation},
     registry::{Build, Entry, Present, Shared},
     switch::{Switch, Switched},
     unload::{announce_unmapped, end},
@@ -44,6 +45,8 @@ pub struct SwapOptions {
     pub force: bool,
     /// What `configure` gets; what the present build got, unless said otherwise.
     pub config: Option<Value>,
+    /// Whether the new build is watched, and sent back when it fails its callers; it is not, unless said otherwise.
+    pub probation: Option<Probation>,
 }
 
 impl SwapOptions {
@@ -65,14 +68,23 @@ impl SwapOptions {
         self.config = Some(config);
         self
     }
+
+    /// Watches the new build, and sends it back when it fails its callers.
+    #[must_use]
+    pub fn probation(mut self, probation: Probation) -> Self {
+        self.probation = Some(probation);
+        self
+    }
 }
 
 /// What to swap to.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(PathBuf),
-    /// The build before the present one.
-    Previous,
+    /// The build before the present one, which must still be `of` this number.
+    Previous {
+        of: Option<u64>,
+    },
 }
 
 /// Who asked for a swap.
@@ -103,7 +115,10 @@ pub(crate) async fn swap(
             return Err(KernelError::SwapFailed { module, step, generation, source: Box::new(error) });
         }
     };
-    let Switched { old, was, inside, state_moved, held_calls, held_for } = switched;
+    let Switched { old, now, was, inside, state_moved, held_calls, held_for } = switched;
+    if let Some(probation) = options.probation {
+        probation::begin(shared, loading, entry, &now, probation);
+    }
     let leaving = Leaving {
         shared: shared.clone(),
         entry: entry.clone(),
@@ -132,6 +147,7 @@ fn is_no_failed_swap(error: &KernelError) -> bool {
         error,
         KernelError::SameBuild { .. }
             | KernelError::NoPreviousBuild(_)
+            | KernelError::Superseded { .. }
             | KernelError::TooManyRetained { .. }
             | KernelError::UnknownModule(_)
             | KernelError::LoaderStuck(_)
@@ -163,7 +179,11 @@ impl Job<'_> {
                 let config = present.as_ref().map(|build| build.config.clone()).unwrap_or_default();
                 (path.clone(), path, options.config.clone().unwrap_or(config))
             }
-            Source::Previous => {
+            Source::Previous { of } => {
+                if of.is_some_and(|unique| unique != self.old.generation.unique) {
+                    let error = KernelError::Superseded { module: self.entry.id.as_ref().to_owned() };
+                    return Err(Failure { step: SwapStep::Inspect, error });
+                }
                 let previous = self.entry.previous.lock().clone();
                 let none = || KernelError::NoPreviousBuild(self.entry.id.as_ref().to_owned());
                 let build = previous.ok_or_else(none).map_err(Failure::at(SwapStep::Inspect))?;
@@ -288,7 +308,11 @@ impl Job<'_> {
 }
 
 fn words(kept: &Retained) -> String {
-    let holders: Vec<String> = kept.retained_by.iter().map(|held| format!("{:?}", held.holder)).collect();
+    let word = |held: &Retention| match serde_json::to_value(held.holder) {
+        Ok(Value::String(word)) => word,
+        _ => format!("{:?}", held.holder),
+    };
+    let holders: Vec<String> = kept.retained_by.iter().map(word).collect();
     format!("generation {} by {}", kept.generation, holders.join(", "))
 }
 
@@ -315,15 +339,14 @@ impl Leaving {
             let (seat, told) = (self.old.seat, self.entry.id.clone());
             let (number, origin) = (self.old.generation.number, self.old.generation.origin.clone());
             let path = origin.map(|origin| origin.path).unwrap_or_default();
-            let listed = Lingering::list(
-                self.old.generation.unique,
-                Box::new(move || Retained {
-                    id: told.as_ref().to_owned(),
-                    generation: number,
-                    path: path.clone(),
-                    retained_by: vec![calls_inside(seat.gate().inside())],
-                }),
-            );
+            let tell = move || Retained {
+                id: told.as_ref().to_owned(),
+                generation: number,
+                path: path.clone(),
+                retained_by: vec![calls_inside(seat.gate().inside())],
+            };
+            let is_mapped = matches!(self.old.generation.object, Object::Foreign(_));
+            let listed = is_mapped.then(|| Lingering::list(self.old.generation.unique, Box::new(tell)));
             let receipt = self.end_late(inside).await;
             drop(listed);
             if receipt.unmapped {

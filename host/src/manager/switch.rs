@@ -48,6 +48,7 @@ pub(crate) struct Switch {
 pub(crate) struct Switched {
     /// No call is led to it any more; it is to be drained and ended.
     pub(crate) old: Arc<Present>,
+    pub(crate) now: Arc<Present>,
     /// The module's state before.
     pub(crate) was: ModuleState,
     /// How many calls were inside the old generation when its gate was shut.
@@ -84,11 +85,10 @@ pub(crate) async fn switch(
             // Here, and not where the old one ends: an unload may come before that.
             *entry.previous.lock() = old.build.lock().take();
             let (from, to) = (old.generation.number, next.generation.number);
-            tracing::info!(module = %entry.id, from, to, "swapped");
             let module_id = entry.id.as_ref().to_owned();
             announce(shared, Event::ModuleSwapped { module_id, from, to });
             let Changed { inside, state_moved, held_calls, held_for } = changed;
-            Ok(Switched { old, was, inside, state_moved, held_calls, held_for })
+            Ok(Switched { old, now: next, was, inside, state_moved, held_calls, held_for })
         }
         Err(failure) => {
             SEATS.give_back(next.seat);
@@ -137,8 +137,8 @@ impl Change<'_> {
 
     /// No state: the new one runs before the first call is led to it, and nobody waits.
     async fn beside(&self) -> Result<Changed, Failure> {
-        self.start().await?;
         self.unless_abandoned()?;
+        self.start().await?;
         self.new.seat.gate().open();
         self.entry.replace(self.new.clone());
         Ok(Changed { inside: self.old.seat.gate().shut(), ..Changed::default() })
@@ -192,10 +192,11 @@ impl Change<'_> {
         let state_moved = state.is_some();
         *step = SwapStep::RestoreState;
         self.restore(state).await.map_err(|failure| failed(step, failure))?;
-        *step = SwapStep::Start;
-        self.start().await.map_err(|failure| failed(step, failure))?;
+        // Not later: whatever has started would have to be stopped again.
         *step = SwapStep::Switch;
         self.unless_abandoned().map_err(|failure| failed(step, failure))?;
+        *step = SwapStep::Start;
+        self.start().await.map_err(|failure| failed(step, failure))?;
         Ok(state_moved)
     }
 

@@ -1,4 +1,5 @@
 //! A module is replaced while its callers keep calling: nothing is lost, repeated, or answered by a mix; and whatever
 //! fails leaves the old build as it was.
 
+mod probation;
 mod under_load;
