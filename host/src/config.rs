@@ -39,6 +39,21 @@ pub struct Config {
     /// How long an unload waits for the threads that the module started.
     #[serde(default, deserialize_with = "duration")]
     pub thread_timeout: Option<Duration>,
+    /// How long threads on which a module left thread-locals may take to come by, at its unload.
+    #[serde(default, deserialize_with = "duration")]
+    pub local_timeout: Option<Duration>,
+    /// How long the dynamic loader may take to open or close a library.
+    #[serde(default, deserialize_with = "duration")]
+    pub loader_timeout: Option<Duration>,
+    /// How long a swap may hold calls while it hands the state over.
+    #[serde(default, deserialize_with = "duration")]
+    pub hold_timeout: Option<Duration>,
+    /// How many calls a swap may hold.
+    pub held_calls: Option<usize>,
+    /// How many bytes a state that is handed over may have.
+    pub state_bytes: Option<usize>,
+    /// How many generations of one module may be retained before its swaps are refused.
+    pub retained: Option<usize>,
     /// How long a module may take over one message.
     #[serde(default, deserialize_with = "duration")]
     pub message_timeout: Option<Duration>,
@@ -104,24 +119,19 @@ impl Config {
         if let Some(dir) = &self.staging_dir {
             builder = builder.staging_dir(dir.clone());
         }
-        if let Some(timeout) = self.init_timeout {
-            builder = builder.init_timeout(timeout);
-        }
-        if let Some(timeout) = self.start_timeout {
-            builder = builder.start_timeout(timeout);
-        }
-        if let Some(timeout) = self.stop_timeout {
-            builder = builder.stop_timeout(timeout);
-        }
-        if let Some(timeout) = self.drain_timeout {
-            builder = builder.drain_timeout(timeout);
-        }
-        if let Some(timeout) = self.thread_timeout {
-            builder = builder.thread_timeout(timeout);
-        }
-        if let Some(timeout) = self.message_timeout {
-            builder = builder.message_timeout(timeout);
-        }
+        let limits = builder.limits_mut();
+        set(&mut limits.init, self.init_timeout);
+        set(&mut limits.start, self.start_timeout);
+        set(&mut limits.stop, self.stop_timeout);
+        set(&mut limits.drain, self.drain_timeout);
+        set(&mut limits.threads, self.thread_timeout);
+        set(&mut limits.locals, self.local_timeout);
+        set(&mut limits.loader, self.loader_timeout);
+        set(&mut limits.hold, self.hold_timeout);
+        set(&mut limits.held, self.held_calls);
+        set(&mut limits.state, self.state_bytes);
+        set(&mut limits.retained, self.retained);
+        set(&mut limits.message, self.message_timeout);
         if let Some(allow) = self.allow_foreign_libraries {
             builder = builder.allow_foreign_libraries(allow);
         }
@@ -190,6 +200,13 @@ impl fmt::Display for Place {
     }
 }
 
+/// What the file says, where it says something.
+fn set<T: Copy>(limit: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *limit = said;
+    }
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected a duration: \"30s\", \"500ms\", \"2m\", \"1h\", or seconds")]
@@ -206,7 +223,8 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     parsed.map(Some).map_err(de::Error::custom)
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// A duration as people write it.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || no_duration(&text);
     let text = text.trim();
     let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -264,6 +282,12 @@ mod tests {
             stop_timeout = "500ms"
             drain_timeout = 0.25
             thread_timeout = "2s"
+            local_timeout = "3s"
+            loader_timeout = "20s"
+            hold_timeout = "1.5s"
+            held_calls = 100
+            state_bytes = 1048576
+            retained = 3
             message_timeout = "1h"
             allow_foreign_libraries = true
 
@@ -285,6 +309,11 @@ mod tests {
         assert_eq!(config.drain_timeout, Some(Duration::from_millis(250)));
         assert_eq!(config.thread_timeout, Some(Duration::from_secs(2)));
         assert_eq!(config.message_timeout, Some(Duration::from_secs(3600)));
+        let mut builder = config.builder();
+        let limits = builder.limits_mut();
+        assert_eq!((limits.locals, limits.loader), (Duration::from_secs(3), Duration::from_secs(20)));
+        assert_eq!((limits.hold, limits.held), (Duration::from_millis(1500), 100));
+        assert_eq!((limits.state, limits.retained), (1 << 20, 3));
         assert_eq!(config.allow_foreign_libraries, Some(true));
         let [echo, other] = &config.modules[..] else { panic!("two modules") };
         assert_eq!((echo.start, &echo.config, &echo.id), (true, &Value::Null, &None));
@@ -306,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_its_place() {
-        insta::assert_snapshot!(problem("socket = 'x'\nsockets = 'y'\n"), @"2:1: unknown field `sockets`, expected one of `socket`, `staging_dir`, `init_timeout`, `start_timeout`, `stop_timeout`, `drain_timeout`, `thread_timeout`, `message_timeout`, `allow_foreign_libraries`, `module`");
+        insta::assert_snapshot!(problem("socket = 'x'\nsockets = 'y'\n"), @"2:1: unknown field `sockets`, expected one of `socket`, `staging_dir`, `init_timeout`, `start_timeout`, `stop_timeout`, `drain_timeout`, `thread_timeout`, `local_timeout`, `loader_timeout`, `hold_timeout`, `held_calls`, `state_bytes`, `retained`, `message_timeout`, `allow_foreign_libraries`, `module`");
         insta::assert_snapshot!(problem("[[module]]\npath = 'x'\nautostart = true\n"), @"3:1: unknown field `autostart`, expected one of `path`, `id`, `config`, `start`");
     }
 

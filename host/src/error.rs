@@ -151,7 +151,7 @@ pub enum KernelError {
         method: String,
     },
     /// A swap failed; the old generation goes on as if nothing had happened.
-    #[error("the swap of module `{module}` failed at {step}; generation {generation} goes on: {source}")]
+    #[error("the swap of module `{module}` failed at {step}; generation {generation} goes on")]
     SwapFailed {
         /// Which module.
         module: String,
@@ -333,6 +333,29 @@ impl KernelError {
         })
     }
 
+    /// The error and everything that caused it, one step each.
+    pub fn chain(&self) -> Vec<String> {
+        let mut steps = chain(self);
+        // The causes of a plugin's error crossed the wall as text.
+        if let Self::HookFailed { chain, .. } = self.at_the_root() {
+            steps.extend(chain.iter().cloned());
+        }
+        steps
+    }
+
+    /// The error and everything that caused it, in one line.
+    pub fn in_full(&self) -> String {
+        self.chain().join(": ")
+    }
+
+    /// What failed, when a swap did; otherwise the error itself.
+    pub(crate) fn at_the_root(&self) -> &Self {
+        match self {
+            Self::SwapFailed { source, .. } => source.at_the_root(),
+            other => other,
+        }
+    }
+
     /// The kind of refusal, when it is one.
     pub fn refusal(&self) -> Option<RefusalReason> {
         match self {
@@ -341,6 +364,20 @@ impl KernelError {
             _ => None,
         }
     }
+}
+
+/// An error and what caused it. A wrapper that only repeats its source counts once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> Vec<String> {
+    let mut steps = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if steps.last() != Some(&text) {
+            steps.push(text);
+        }
+        next = cause.source();
+    }
+    steps
 }
 
 /// The first 64 characters of a name that came from outside, safe to print.

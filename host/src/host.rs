@@ -6,8 +6,12 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(all(feature = "daemon", unix))]
+use oxide_plugin_api::ModuleMetadata;
 use oxide_plugin_api::Payload;
 
+#[cfg(all(feature = "daemon", unix))]
+use crate::manager::{Failure, Probed};
 use crate::{
     bus::MessageBus,
     error::Result,
@@ -304,6 +308,42 @@ impl Host {
         };
         // Meanwhile this thread runs what it owes, as with every verb: each unload waits on a thread of the host's.
         flush::attend(receipts).await
+    }
+}
+
+/// What a dry run of a swap needs.
+#[cfg(all(feature = "daemon", unix))]
+impl Host {
+    /// Looks whether a module could be swapped to a file, without running any of it. Gives the number and the version
+    /// of the present build.
+    pub(crate) async fn look(&self, id: &str, path: &Path, force: bool) -> Result<(u64, String)> {
+        self.manager.look(&self.loading, id, path.to_owned(), force).await
+    }
+
+    /// Opens and constructs a build in this process, asks it what it is, and ends it again.
+    pub(crate) async fn probe(&self, path: &Path) -> Result<Probed, Failure> {
+        self.manager.probe(&self.loading, path.to_owned()).await
+    }
+
+    /// Whether a build that says this of itself may take a module's place, and whether it is a downgrade.
+    pub(crate) fn fits(&self, id: &str, probed: &ModuleMetadata) -> Result<bool> {
+        self.manager.fits(id, probed)
+    }
+
+    /// The folder in which hosts like this one have theirs.
+    pub(crate) fn staging_base(&self) -> &Path {
+        let own = self.loading.staging.path();
+        own.parent().unwrap_or(own)
+    }
+
+    /// What is accepted.
+    pub(crate) fn policy(&self) -> &LoadPolicy {
+        &self.loading.policy
+    }
+
+    /// The deadlines and bounds.
+    pub(crate) fn limits(&self) -> &Limits {
+        self.manager.limits()
     }
 }
 

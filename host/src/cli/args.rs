@@ -5,8 +5,21 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 
 use super::{
-    Exit, Failure, Printer, events::Events, inspect::Inspect, invoke::Invoke, list::List, load::Load,
-    retained::Retained, run::Run, send::Send, show::Show, start::Start, stop::Stop, unload::Unload,
+    Exit, Failure, Printer,
+    events::Events,
+    inspect::Inspect,
+    invoke::Invoke,
+    list::List,
+    load::Load,
+    probe::Probe,
+    retained::Retained,
+    run::Run,
+    send::Send,
+    show::Show,
+    start::Start,
+    stop::Stop,
+    swap::{Rollback, Swap},
+    unload::Unload,
 };
 
 /// Runs native plugins: loads, calls and unloads modules that other people compiled.
@@ -61,6 +74,10 @@ pub(super) enum Verb {
     Stop(Stop),
     /// Unload a module, and say what became of it
     Unload(Unload),
+    /// Replace a module by another build while its callers keep calling
+    Swap(Swap),
+    /// Swap a module back to the build before the present one
+    Rollback(Rollback),
     /// Call a module; the reply's bytes go to stdout, and nothing else
     Invoke(Invoke),
     /// Print the last messages of the bus, or follow it
@@ -71,6 +88,9 @@ pub(super) enum Verb {
     Inspect(Inspect),
     /// List what is still mapped after an unload, and why
     Retained(Retained),
+    /// Try a build out, as a host asks for it on stdin
+    #[command(hide = true)]
+    Probe(Probe),
 }
 
 /// Prints help, or what is wrong with the command line, and gives the exit code.

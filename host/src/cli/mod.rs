@@ -17,12 +17,14 @@ mod list;
 mod load;
 mod logging;
 mod printer;
+mod probe;
 mod retained;
 mod run;
 mod send;
 mod show;
 mod start;
 mod stop;
+mod swap;
 mod table;
 mod text;
 mod unload;
@@ -68,6 +70,9 @@ async fn run(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Start(verb) => verb.run(context).await,
         Verb::Stop(verb) => verb.run(context).await,
         Verb::Unload(verb) => verb.run(context).await,
+        Verb::Swap(verb) => verb.run(context).await,
+        Verb::Rollback(verb) => verb.run(context).await,
+        Verb::Probe(verb) => verb.run(context).await,
         Verb::Invoke(verb) => verb.run(context).await,
         Verb::Events(verb) => verb.run(context).await,
         Verb::Send(verb) => verb.run(context).await,

@@ -1,6 +1,6 @@
 //! `show`.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use super::{Client, Context, Exit, Failure, client::module_path, list::style, text::escape, unload::holder};
 use crate::report::ModuleInfo;
@@ -43,6 +43,9 @@ fn sheet(module: &ModuleInfo) -> String {
     let _ = writeln!(text, "{:<12} {colour}{}{colour:#}", "state", module.state);
     if let Some(failure) = &module.failure {
         let _ = writeln!(text, "{:<12} {}", "failure", escape(failure));
+    }
+    if let Some(millis) = module.probation_millis {
+        let _ = writeln!(text, "{:<12} for another {:?}", "probation", Duration::from_millis(millis));
     }
     for retention in &module.retained_by {
         let _ = writeln!(text, "{:<12} {}", "stays mapped", escape(&holder(retention)));

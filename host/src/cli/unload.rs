@@ -48,6 +48,13 @@ fn lines(receipt: &Receipt) -> Vec<String> {
     let Receipt { id, generation, .. } = receipt;
     let fate = if receipt.unmapped { "and its library is gone" } else { "but its library is still mapped" };
     let mut lines = vec![format!("unloaded {id} (generation {generation}), {fate}")];
+    lines.extend(notes(receipt));
+    lines
+}
+
+/// What did not go as one would wish, a line each.
+pub(super) fn notes(receipt: &Receipt) -> Vec<String> {
+    let mut lines = Vec::new();
     lines.extend(receipt.retained_by.iter().map(|retention| format!("  held by {}", holder(retention))));
     if !receipt.unmapped {
         let is_for_good =

@@ -16,12 +16,12 @@ pub(super) type Answer<T = Response> = Result<T, Fault>;
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) status: StatusCode,
-    pub(super) report: ErrorReport,
+    pub(super) report: Box<ErrorReport>,
 }
 
 impl Fault {
     pub(super) fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        Self { status, report: ErrorReport::new(code, message) }
+        Self { status, report: Box::new(ErrorReport::new(code, message)) }
     }
 
     /// The request makes no sense.
@@ -37,13 +37,13 @@ impl Fault {
 
 impl From<KernelError> for Fault {
     fn from(error: KernelError) -> Self {
-        Self { status: status(&error), report: ErrorReport::from(&error) }
+        Self { status: status(&error), report: Box::new(ErrorReport::from(&error)) }
     }
 }
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        json(self.status, &ErrorBody { error: self.report })
+        json(self.status, &ErrorBody { error: *self.report })
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(text) => (status, [(CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => {
-            let report = ErrorReport::of("unwritable", &error);
+            let report = Box::new(ErrorReport::of("unwritable", &error));
             Fault { status: StatusCode::INTERNAL_SERVER_ERROR, report }.into_response()
         }
     }
@@ -60,19 +60,30 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 
 fn status(error: &KernelError) -> StatusCode {
     match error {
+        // What became of the swap is in the body; the status is that of its cause.
+        KernelError::SwapFailed { source, .. } => status(source),
         KernelError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
         KernelError::UnknownModule(_) | KernelError::UnknownMethod { .. } => StatusCode::NOT_FOUND,
         KernelError::DuplicateModule(_)
         | KernelError::IllegalTransition { .. }
         | KernelError::NotRunning { .. }
         | KernelError::SelfWait { .. }
-        | KernelError::HookStuck { .. } => StatusCode::CONFLICT,
+        | KernelError::HookStuck { .. }
+        | KernelError::CallsInside { .. }
+        | KernelError::SameBuild { .. }
+        | KernelError::OtherModule { .. }
+        | KernelError::NoPreviousBuild(_)
+        | KernelError::Superseded { .. }
+        | KernelError::TooManyRetained { .. }
+        | KernelError::StateTooLarge { .. } => StatusCode::CONFLICT,
         KernelError::InvalidId { .. } => StatusCode::BAD_REQUEST,
         KernelError::Denied { .. } => StatusCode::FORBIDDEN,
         KernelError::HookTimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
-        KernelError::Cancelled { .. } | KernelError::ShuttingDown | KernelError::LoaderStuck(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        KernelError::Cancelled { .. }
+        | KernelError::TooManyHeld { .. }
+        | KernelError::HeldTooLong { .. }
+        | KernelError::ShuttingDown
+        | KernelError::LoaderStuck(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -1,8 +1,9 @@
 //! The routes and what each does: one call of the façade.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use axum::{
@@ -18,16 +19,21 @@ use serde::Deserialize;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    ErrorReport, Health, LoadReport, LoadRequest,
+    ErrorReport, Health, LoadReport, LoadRequest, SwapRequest,
     answer::{Answer, Fault, json},
-    events,
+    dry_run, events,
     extract::{Body, JsonBody, Params, Segments},
     journal::Journal,
     messages,
     metrics::{self, Counters},
     openapi,
 };
-use crate::{error::KernelError, host::Host, intake, manager::LoadOptions};
+use crate::{
+    error::KernelError,
+    host::Host,
+    intake,
+    manager::{LoadOptions, Probation, SwapOptions},
+};
 
 /// The largest body: a call's payload may have 64 MiB and more.
 const BODY_LIMIT: usize = 256 << 20;
@@ -53,6 +59,8 @@ pub(super) fn routes() -> Vec<Route> {
         (Method::DELETE, "/v1/modules/{id}", delete(unload)),
         (Method::POST, "/v1/modules/{id}/start", post(start)),
         (Method::POST, "/v1/modules/{id}/stop", post(stop)),
+        (Method::POST, "/v1/modules/{id}/swap", post(swap)),
+        (Method::POST, "/v1/modules/{id}/rollback", post(rollback)),
         (Method::POST, "/v1/modules/{id}/invoke/{method}", post(invoke)),
         (Method::GET, "/v1/retained", get(retained)),
         (Method::GET, "/v1/inspect", get(inspect)),
@@ -127,10 +135,7 @@ async fn load(State(app): State<Arc<App>>, JsonBody(request): JsonBody<LoadReque
     if id.is_some() && paths.len() > 1 {
         return Err(Fault::bad_request("an `id` is for one file, and there are several"));
     }
-    if let Some(relative) = paths.iter().find(|path| path.is_relative()) {
-        let message = format!("`{}` is not an absolute path", relative.display());
-        return Err(Fault::bad_request(message).hint("the host's working directory is not the caller's"));
-    }
+    paths.iter().try_for_each(|path| absolute(path))?;
     let mut options = LoadOptions::new().config(config).start(start.unwrap_or(true));
     options.id = id;
 
@@ -152,10 +157,49 @@ async fn load(State(app): State<Arc<App>>, JsonBody(request): JsonBody<LoadReque
         Some(_) if one => Err(faults.remove(0)),
         Some(first) => {
             let status = first.status;
-            let errors: Vec<ErrorReport> = faults.into_iter().map(|fault| fault.report).collect();
+            let errors: Vec<ErrorReport> = faults.into_iter().map(|fault| *fault.report).collect();
             Ok(json(status, &LoadReport { error: errors[0].clone(), errors, loaded }))
         }
     }
+}
+
+async fn swap(
+    State(app): State<Arc<App>>,
+    Segments(id): Segments<String>,
+    JsonBody(request): JsonBody<SwapRequest>,
+) -> Answer {
+    let SwapRequest { path, config, force, probation_millis, probation_errors, dry_run } = request;
+    absolute(&path)?;
+    let force = force.unwrap_or(false);
+    if dry_run.unwrap_or(false) {
+        return Ok(json(StatusCode::OK, &dry_run::dry_run(&app.host, &id, &path, force).await?));
+    }
+    let mut options = SwapOptions::new().force(force);
+    options.config = config;
+    options.probation = match (probation_millis, probation_errors) {
+        (Some(millis), errors) => {
+            let probation = Probation::new(Duration::from_millis(millis));
+            Some(errors.map_or(probation, |errors| probation.errors(errors)))
+        }
+        (None, Some(_)) => {
+            return Err(Fault::bad_request("`probation_errors` is for a probation: give `probation_millis`"));
+        }
+        (None, None) => None,
+    };
+    Ok(json(StatusCode::OK, &app.host.swap_with(&id, &path, options).await?))
+}
+
+async fn rollback(State(app): State<Arc<App>>, Segments(id): Segments<String>) -> Answer {
+    Ok(json(StatusCode::OK, &app.host.rollback(&id).await?))
+}
+
+/// The host's working directory is not the caller's.
+fn absolute(path: &Path) -> Answer<()> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    let message = format!("`{}` is not an absolute path", path.display());
+    Err(Fault::bad_request(message).hint("the host's working directory is not the caller's"))
 }
 
 async fn invoke(
@@ -208,10 +252,7 @@ struct InspectQuery {
 }
 
 async fn inspect(Params(query): Params<InspectQuery>) -> Answer {
-    if query.path.is_relative() {
-        let message = format!("`{}` is not an absolute path", query.path.display());
-        return Err(Fault::bad_request(message).hint("the host's working directory is not the caller's"));
-    }
+    absolute(&query.path)?;
     match tokio::task::spawn_blocking(move || intake::inspect(&query.path)).await {
         Ok(inspection) => Ok(json(StatusCode::OK, &inspection)),
         Err(error) => Err(KernelError::Setup(format!("the file could not be inspected: {error}")).into()),

@@ -5,6 +5,7 @@
 
 mod answer;
 mod api;
+mod dry_run;
 mod events;
 mod extract;
 mod journal;
@@ -16,7 +17,10 @@ mod signals;
 mod socket;
 mod wire;
 
+pub use dry_run::{ProbeOrder, ProbeReply};
 pub use serve::Daemon;
 pub use signals::Signals;
 pub use socket::{Claim, Endpoint, SocketError};
-pub use wire::{ErrorBody, ErrorReport, Health, LoadReport, LoadRequest, MessageRequest};
+pub use wire::{
+    DryRun, ErrorBody, ErrorReport, Health, LoadReport, LoadRequest, MessageRequest, SwapRequest,
+};

@@ -28,8 +28,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        daemon::{ErrorReport, Health, LoadReport, LoadRequest, api::routes},
-        report::{DropOutcome, Holder, ModuleInfo, Receipt, Retained, Retention, StopOutcome},
+        daemon::{DryRun, ErrorReport, Health, LoadReport, LoadRequest, SwapRequest, api::routes},
+        report::{
+            DropOutcome, Holder, ModuleInfo, Receipt, Retained, Retention, StopOutcome, SwapReport, SwapStep,
+        },
     };
 
     #[test]
@@ -64,6 +66,8 @@ mod tests {
         let mut error = ErrorReport::new("code", "message");
         error.detail = Some("detail".into());
         error.path = Some("path".into());
+        error.step = Some(SwapStep::Init);
+        error.cause = Some("code".into());
         let metadata = ModuleMetadata {
             id: "id".into(),
             name: "name".into(),
@@ -73,6 +77,7 @@ mod tests {
         };
         let mut module = ModuleInfo::new(metadata, ModuleState::Failed, 1);
         module.failure = Some("failure".into());
+        module.probation_millis = Some(1);
         let retention = Retention { holder: Holder::Call, count: 1, detail: "detail".into() };
         module.retained_by = vec![retention.clone()];
         let receipt = Receipt {
@@ -101,6 +106,37 @@ mod tests {
             config: 1.into(),
             start: Some(true),
         };
+        let swap = SwapRequest {
+            path: "path".into(),
+            config: Some(1.into()),
+            force: Some(true),
+            probation_millis: Some(1),
+            probation_errors: Some(1),
+            dry_run: Some(true),
+        };
+        let swapped = SwapReport {
+            id: "id".into(),
+            from: 1,
+            to: 2,
+            from_version: "1".into(),
+            to_version: "2".into(),
+            downgrade: false,
+            state_moved: true,
+            held_calls: 1,
+            hold_micros: 1,
+            old: receipt.clone(),
+        };
+        let tried = DryRun {
+            id: "id".into(),
+            dry_run: true,
+            generation: 1,
+            from_version: "1".into(),
+            to_version: "2".into(),
+            downgrade: false,
+            kind: ModuleKind::Native,
+            passed: vec![SwapStep::Inspect],
+            retained_by: vec![retention.clone()],
+        };
         let report = LoadReport { error: error.clone(), errors: vec![], loaded: vec![module.clone()] };
         same_fields("Error", &error);
         same_fields("Module", &module);
@@ -110,6 +146,9 @@ mod tests {
         same_fields("Health", &Health { version: "1".into(), pid: 1 });
         same_fields("LoadRequest", &load);
         same_fields("LoadReport", &report);
+        same_fields("SwapRequest", &swap);
+        same_fields("SwapReport", &swapped);
+        same_fields("DryRun", &tried);
     }
 
     #[test]

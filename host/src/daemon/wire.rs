@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
-use oxide_plugin_api::{Command, Event};
-use serde::{Deserialize, Serialize};
+use oxide_plugin_api::{Command, Event, ModuleKind};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::{error::KernelError, report::ModuleInfo};
+use crate::{
+    error::{KernelError, chain},
+    report::{ModuleInfo, Retention, SwapStep},
+};
 
 /// An error as it leaves the host: `{"error": ErrorReport}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,12 @@ pub struct ErrorReport {
     /// The file it is about, where several were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// The step at which a swap failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<SwapStep>,
+    /// The code of what made a swap fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 impl ErrorReport {
@@ -39,12 +48,14 @@ impl ErrorReport {
             hint: None,
             detail: None,
             path: None,
+            step: None,
+            cause: None,
         }
     }
 
     /// Any error, with its chain of sources.
     pub fn of(code: impl Into<String>, error: &dyn std::error::Error) -> Self {
-        Self { code: code.into(), ..Self::from_chain(sources(error)) }
+        Self { code: code.into(), ..Self::from_chain(chain(error)) }
     }
 
     /// The same with a hint.
@@ -61,30 +72,17 @@ impl ErrorReport {
 
 impl From<&KernelError> for ErrorReport {
     fn from(error: &KernelError) -> Self {
-        let mut steps = sources(error);
-        let mut detail = None;
-        match error {
-            // The causes of a plugin's error crossed the wall as text.
-            KernelError::HookFailed { chain, .. } => steps.extend(chain.iter().cloned()),
-            KernelError::Refused(refusal) => detail.clone_from(&refusal.detail),
-            _ => {}
+        let mut report =
+            Self { code: error.code().to_owned(), hint: error.hint(), ..Self::from_chain(error.chain()) };
+        if let KernelError::Refused(refusal) = error.at_the_root() {
+            report.detail.clone_from(&refusal.detail);
         }
-        Self { code: error.code().to_owned(), hint: error.hint(), detail, ..Self::from_chain(steps) }
-    }
-}
-
-/// The error and what caused it. A wrapper that only repeats its source counts once.
-fn sources(error: &dyn std::error::Error) -> Vec<String> {
-    let mut steps = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if steps.last() != Some(&text) {
-            steps.push(text);
+        if let KernelError::SwapFailed { step, source, .. } = error {
+            report.step = Some(*step);
+            report.cause = Some(source.code().to_owned());
         }
-        next = cause.source();
+        report
     }
-    steps
 }
 
 /// The body of every answer that is an error.
@@ -113,6 +111,58 @@ pub struct LoadRequest {
     /// Whether it is started; yes when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<bool>,
+}
+
+/// The body of `POST /v1/modules/{id}/swap`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwapRequest {
+    /// The file of the new build.
+    pub path: PathBuf,
+    /// What its `configure` gets; what the present build got, when left out.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub config: Option<Value>,
+    /// Whether to swap also to the very bytes that are loaded; no when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+    /// For how long, in milliseconds, the new build is watched and sent back when it fails its callers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation_millis: Option<u64>,
+    /// How many errors it may make meanwhile; 10 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation_errors: Option<u64>,
+    /// Whether only to try the build out, in a process of its own; answered with a [`DryRun`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<bool>,
+}
+
+/// A value that is there, `null` included.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// What a dry run of a swap found: the build can be opened, constructed, and is one of the same module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DryRun {
+    /// The module.
+    pub id: String,
+    /// Always true.
+    pub dry_run: bool,
+    /// The generation that runs on.
+    pub generation: u64,
+    /// The version of the present build.
+    pub from_version: String,
+    /// The version of the build that was tried.
+    pub to_version: String,
+    /// Whether that version is lower.
+    pub downgrade: bool,
+    /// The kind of the build that was tried.
+    pub kind: ModuleKind,
+    /// The steps that were gone through, in their order.
+    pub passed: Vec<SwapStep>,
+    /// Why its library would stay mapped after an unload, when its file says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retained_by: Vec<Retention>,
 }
 
 /// What became of a load of several files, some of which failed.

@@ -25,7 +25,7 @@ use crate::{
         residue::Residue,
     },
     error::{KernelError, Result},
-    intake::{InspectedFile, LoadPolicy, StagedFile, StagingDir},
+    intake::{InspectedFile, LoadPolicy, Refusal, StagedFile, StagingDir},
     kernel,
     life::{
         flush,
@@ -248,12 +248,16 @@ pub(crate) async fn set_up(
 
 async fn read_and_stage(loading: &Loading, path: &Path) -> Result<StagedFile> {
     let (loading, read) = (loading.clone(), path.to_owned());
-    let work = move || {
-        let file = InspectedFile::read(&read)?;
-        file.check_loadable(&loading.policy)?;
-        StagedFile::write(&loading.staging, &file)
-    };
+    let work = move || StagedFile::write(&loading.staging, &inspected(&loading, &read)?);
     reading(path, work).await
+}
+
+/// Reads a file, and judges it.
+pub(crate) fn inspected(loading: &Loading, path: &Path) -> Result<InspectedFile, Failure> {
+    let refused = |refusal: Refusal| Failure { step: SwapStep::Inspect, error: refusal.into() };
+    let file = InspectedFile::read(path).map_err(refused)?;
+    file.check_loadable(&loading.policy).map_err(refused)?;
+    Ok(file)
 }
 
 /// Has a life thread read files.

@@ -9,6 +9,8 @@ mod limits;
 mod load;
 mod mailbox;
 mod probation;
+#[cfg(all(feature = "daemon", unix))]
+mod probe;
 mod registry;
 mod services;
 mod swap;
@@ -35,6 +37,8 @@ pub use swap::SwapOptions;
 
 pub(crate) use load::Loading;
 pub(crate) use swap::Source;
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use {load::Failure, probe::Probed};
 
 use crate::{
     bus::{HandlerGuard, MessageBus},
@@ -159,7 +163,7 @@ impl ModuleManager {
         let work = kernel::spawn(async move {
             let _under_way = under_way;
             let entry = load::load(&shared, &loading, path.clone(), &options).await.inspect_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "not loaded");
+                tracing::warn!(path = %path.display(), error = error.in_full(), "not loaded");
             })?;
             if options.start
                 && let Err(error) = start(&entry, runtime.clone()).await
@@ -192,7 +196,9 @@ impl ModuleManager {
         let work = kernel::spawn(async move {
             let _under_way = under_way;
             let done = swap::swap(&shared, &loading, &entry, source, &options, asker).await;
-            done.inspect_err(|error| tracing::warn!(module = %entry.id, %error, "not swapped"))
+            done.inspect_err(
+                |error| tracing::warn!(module = %entry.id, error = error.in_full(), "not swapped"),
+            )
         });
         // Meanwhile this thread runs what it owes, so that the old generation may wait for it.
         let done = flush::attend(work).await;
@@ -285,6 +291,43 @@ impl ModuleManager {
     /// One module in full.
     pub(crate) fn info(&self, id: &str) -> Result<ModuleInfo> {
         self.inner.shared.find(id).map(|entry| entry.info())
+    }
+}
+
+/// What a dry run of a swap needs.
+#[cfg(all(feature = "daemon", unix))]
+impl ModuleManager {
+    /// Looks whether a module could be swapped to a file, without running any of it. Gives the number and the version
+    /// of the present build.
+    pub(crate) async fn look(
+        &self,
+        loading: &Loading,
+        id: &str,
+        path: PathBuf,
+        force: bool,
+    ) -> Result<(u64, String)> {
+        let entry = self.inner.shared.find(id)?;
+        probe::look(&self.inner.shared, loading, &entry, path, force).await
+    }
+
+    /// Opens and constructs a build, asks it what it is, and ends it again.
+    pub(crate) async fn probe(&self, loading: &Loading, path: PathBuf) -> Result<Probed, Failure> {
+        probe::probe(&self.inner.shared, loading, path).await
+    }
+
+    /// What there is to say of a module and of a build that was probed: whether it would be a swap to a lower version.
+    pub(crate) fn fits(&self, id: &str, probed: &ModuleMetadata) -> Result<bool> {
+        let entry = self.inner.shared.find(id)?;
+        let present = entry.present();
+        swap::is_the_same_module(&entry, &present, &probed.id).map_err(|error| {
+            swap::failed(&entry, &present, Failure { step: crate::report::SwapStep::Metadata, error })
+        })?;
+        Ok(swap::is_downgrade(&present.metadata.version, &probed.version))
+    }
+
+    /// The deadlines and bounds.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.shared.limits
     }
 }
 

@@ -78,7 +78,7 @@ async fn go_back(shared: &Arc<Shared>, loading: &Loading, entry: &Arc<Entry>, fa
         // Somebody else has swapped or unloaded it meanwhile.
         Err(KernelError::UnknownModule(_) | KernelError::Superseded { .. }) => {}
         Err(error) => {
-            let reason = format!("{reason}; {error}");
+            let reason = format!("{reason}; {}", error.in_full());
             announce(shared, Event::RollbackFailed { module_id, reason });
         }
     }

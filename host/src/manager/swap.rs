@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     lifecycle::{CANCELLING, Drain, Op, cancel_calls},
-    load::{Failure, Loading, Plan, described, make, reading, set_up, undo},
+    load::{Failure, Loading, Plan, described, inspected, make, reading, set_up, undo},
     probation::{self, Probation},
     registry::{Build, Entry, Present, Shared},
     switch::{Switch, Switched},
@@ -107,14 +107,8 @@ pub(crate) async fn swap(
     let _turn = entry.turn.lock().await;
     let old = entry.present();
     let job = Job { shared, loading, entry, old: &old, asker: &asker };
-    let (switched, version) = match job.run(source, options).await {
-        Ok(done) => done,
-        Err(Failure { error, .. }) if is_no_failed_swap(&error) => return Err(error),
-        Err(Failure { step, error }) => {
-            let (module, generation) = (entry.id.as_ref().to_owned(), old.generation.number);
-            return Err(KernelError::SwapFailed { module, step, generation, source: Box::new(error) });
-        }
-    };
+    let (switched, version) =
+        job.run(source, options).await.map_err(|failure| failed(entry, &old, failure))?;
     let Switched { old, now, was, inside, state_moved, held_calls, held_for } = switched;
     if let Some(probation) = options.probation {
         probation::begin(shared, loading, entry, &now, probation);
@@ -141,6 +135,23 @@ pub(crate) async fn swap(
     })
 }
 
+/// Whether a build that calls itself so may take the place of the present one.
+pub(crate) fn is_the_same_module(entry: &Entry, present: &Present, own_id: &str) -> Result<()> {
+    if own_id == present.own_id || own_id == &*entry.id {
+        return Ok(());
+    }
+    Err(KernelError::OtherModule { module: present.own_id.clone(), found: own_id.to_owned() })
+}
+
+/// How a failed step reads.
+pub(crate) fn failed(entry: &Entry, present: &Present, Failure { step, error }: Failure) -> KernelError {
+    if is_no_failed_swap(&error) {
+        return error;
+    }
+    let (module, generation) = (entry.id.as_ref().to_owned(), present.generation.number);
+    KernelError::SwapFailed { module, step, generation, source: Box::new(error) }
+}
+
 /// Whether there was nothing to swap, rather than a swap that failed at a step.
 fn is_no_failed_swap(error: &KernelError) -> bool {
     matches!(
@@ -155,17 +166,17 @@ fn is_no_failed_swap(error: &KernelError) -> bool {
 }
 
 /// As [semantic versions](https://semver.org) are compared; nothing is known of others.
-fn is_downgrade(from: &str, to: &str) -> bool {
+pub(crate) fn is_downgrade(from: &str, to: &str) -> bool {
     let version = |text: &str| semver::Version::parse(text).ok();
     matches!((version(from), version(to)), (Some(from), Some(to)) if to < from)
 }
 
-struct Job<'a> {
-    shared: &'a Arc<Shared>,
-    loading: &'a Loading,
-    entry: &'a Arc<Entry>,
-    old: &'a Arc<Present>,
-    asker: &'a Asker,
+pub(super) struct Job<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) loading: &'a Loading,
+    pub(super) entry: &'a Arc<Entry>,
+    pub(super) old: &'a Arc<Present>,
+    pub(super) asker: &'a Asker,
 }
 
 impl Job<'_> {
@@ -211,7 +222,7 @@ impl Job<'_> {
     }
 
     /// Whether there is any point in beginning, and in going on.
-    fn may_begin(&self) -> Result<()> {
+    pub(super) fn may_begin(&self) -> Result<()> {
         self.is_wanted()?;
         if let Some(stuck) = loader::stuck() {
             return Err(stuck);
@@ -244,19 +255,30 @@ impl Job<'_> {
         same_as: Option<StagedFile>,
     ) -> Result<StagedFile, Failure> {
         let (loading, origin) = (self.loading.clone(), path.to_owned());
-        let (module, generation) = (self.entry.id.as_ref().to_owned(), self.old.generation.number);
+        let differs = self.differs(same_as);
         let work = move || {
-            let inspect = Failure::at(SwapStep::Inspect);
-            let file = InspectedFile::read(&read).map_err(|refusal| inspect(refusal.into()))?;
-            file.check_loadable(&loading.policy).map_err(|refusal| inspect(refusal.into()))?;
-            if let Some(present) = same_as
-                && present.has_bytes_of(&file).map_err(&inspect)?
-            {
-                return Err(inspect(KernelError::SameBuild { module, generation }));
-            }
+            let file = inspected(&loading, &read)?;
+            differs(&file)?;
             StagedFile::write_as(&loading.staging, &file, &origin).map_err(Failure::at(SwapStep::Stage))
         };
         reading(path, move || Ok(work())).await.map_err(Failure::at(SwapStep::Inspect))?
+    }
+
+    /// Refuses the very bytes of the copy, if there is one to compare with.
+    pub(super) fn differs(
+        &self,
+        same_as: Option<StagedFile>,
+    ) -> impl FnOnce(&InspectedFile) -> Result<(), Failure> + use<> {
+        let (module, generation) = (self.entry.id.as_ref().to_owned(), self.old.generation.number);
+        move |file| {
+            let inspect = Failure::at(SwapStep::Inspect);
+            match same_as {
+                Some(present) if present.has_bytes_of(file).map_err(&inspect)? => {
+                    Err(inspect(KernelError::SameBuild { module, generation }))
+                }
+                _ => Ok(()),
+            }
+        }
     }
 
     /// Everything between construction and the switch. Gives the id by which the build calls itself, too.
@@ -270,10 +292,7 @@ impl Job<'_> {
         self.is_wanted().map_err(&at_metadata)?;
         let mut metadata = described(self.shared, generation, staged).await.map_err(&at_metadata)?;
         let own_id = std::mem::replace(&mut metadata.id, self.entry.id.as_ref().to_owned());
-        if own_id != self.old.own_id && own_id != *self.entry.id {
-            let module = self.old.own_id.clone();
-            return Err(at_metadata(KernelError::OtherModule { module, found: own_id }));
-        }
+        is_the_same_module(self.entry, self.old, &own_id).map_err(&at_metadata)?;
         set_up(self.shared, &self.entry.id, generation, config, metadata.kind).await?;
         self.is_wanted().map_err(Failure::at(SwapStep::Switch))?;
         Ok((metadata, own_id))

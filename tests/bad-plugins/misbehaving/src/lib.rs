@@ -93,6 +93,7 @@ fn perform_now(verb: &str, argument: &str) -> bool {
         "ok" => {}
         "log" => log(argument),
         "panic" => panic!("panicked as ordered"),
+        "abort" => std::process::abort(),
         "spite" => panic_any(Spite),
         "park" => {
             let _trace = Trace::new(argument);

@@ -1,0 +1,176 @@
+//! A build is tried out in a process of its own, so that whatever it does there, a crash included, is an answer.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use hyper::StatusCode;
+use oxide_plugin_api::ModuleMetadata;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
+
+use super::{
+    DryRun, ErrorReport,
+    answer::{Answer, Fault},
+};
+use crate::{
+    error::KernelError,
+    host::Host,
+    report::{Retention, SwapStep},
+};
+
+/// The steps of a swap that a dry run goes through.
+const STEPS: [SwapStep; 5] =
+    [SwapStep::Inspect, SwapStep::Stage, SwapStep::Open, SwapStep::Constructor, SwapStep::Metadata];
+
+/// How much of what the process says on stderr is kept, for when it crashes.
+const LAST_WORDS: usize = 4096;
+
+/// What the process is told, on its stdin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProbeOrder {
+    /// The build's file.
+    pub path: PathBuf,
+    /// Where its reply goes: stdout is the plugin's.
+    pub reply: PathBuf,
+    /// Below this folder the private copies lie.
+    pub staging: PathBuf,
+    /// Whether it may need libraries that are not part of the system.
+    pub allow_foreign_libraries: bool,
+    /// How long the constructor and `metadata` may each take.
+    pub init_timeout: Duration,
+    /// How long opening and closing may each take.
+    pub loader_timeout: Duration,
+}
+
+/// What the process found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeReply {
+    /// Every step went well.
+    Passed {
+        /// What the build says about itself.
+        metadata: ModuleMetadata,
+        /// Why its library would stay mapped after an unload.
+        retained_by: Vec<Retention>,
+    },
+    /// A step went wrong.
+    Failed {
+        /// Which.
+        step: SwapStep,
+        /// How.
+        error: Box<ErrorReport>,
+    },
+}
+
+/// Tries a build out against a module.
+pub(super) async fn dry_run(host: &Host, id: &str, path: &Path, force: bool) -> Answer<DryRun> {
+    let (generation, from_version) = host.look(id, path, force).await?;
+    match probe(host, path).await? {
+        ProbeReply::Passed { metadata, retained_by } => Ok(DryRun {
+            id: id.to_owned(),
+            dry_run: true,
+            generation,
+            from_version,
+            downgrade: host.fits(id, &metadata)?,
+            to_version: metadata.version,
+            kind: metadata.kind,
+            passed: STEPS.to_vec(),
+            retained_by,
+        }),
+        ProbeReply::Failed { step, error } => Err(would_fail(id, step, *error)),
+    }
+}
+
+fn would_fail(id: &str, step: SwapStep, cause: ErrorReport) -> Fault {
+    let message = format!("a swap of module `{id}` to this build would fail at {step}");
+    let chain: Vec<String> = std::iter::once(message).chain(cause.chain).collect();
+    let mut report = ErrorReport::new("swap_failed", chain.join(": "));
+    report.chain = chain;
+    report.hint = cause.hint;
+    report.detail = cause.detail;
+    report.step = Some(step);
+    // Whatever `inspect` finds wrong is a refusal.
+    let status = match step {
+        SwapStep::Inspect => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    report.cause = Some(cause.code);
+    Fault { status, report: Box::new(report) }
+}
+
+/// Has a process of its own try the file.
+async fn probe(host: &Host, path: &Path) -> Answer<ProbeReply> {
+    let folder = tempfile::tempdir().map_err(|error| setup("make a folder for the reply", &error))?;
+    let order = ProbeOrder {
+        path: path.to_owned(),
+        reply: folder.path().join("reply"),
+        staging: host.staging_base().to_owned(),
+        allow_foreign_libraries: host.policy().allow_foreign_libraries,
+        init_timeout: host.limits().init,
+        loader_timeout: host.limits().loader,
+    };
+    let order_text =
+        serde_json::to_vec(&order).map_err(|error| Fault::bad_request(format!("the path: {error}")))?;
+    let mut child = Command::new(this_program())
+        .args(["-q", "probe"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // When whoever asked goes away.
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| setup("start a process to try the build in", &error))?;
+    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+    let whole = async {
+        if let Some(mut stdin) = stdin {
+            // It may have ended already; its reply, or that there is none, tells.
+            let _ = stdin.write_all(&order_text).await;
+        }
+        let mut said = Vec::new();
+        if let Some(mut stderr) = stderr {
+            let _ = stderr.read_to_end(&mut said).await;
+        }
+        (child.wait().await, said)
+    };
+    // Its own deadlines come first; this one is for a process that does not even keep those.
+    let limit = order.loader_timeout * 2 + order.init_timeout * 3 + Duration::from_secs(30);
+    let ended = tokio::time::timeout(limit, whole).await;
+    let Ok((status, said)) = ended else {
+        // Dropped with the future, or here: killed, and reaped by the runtime.
+        let message = format!("the process in which the build was tried did not end within {limit:?}");
+        return Err(Fault::new(StatusCode::GATEWAY_TIMEOUT, "dry_run_timed_out", message));
+    };
+    let status = status.map_err(|error| setup("wait for the process that tries the build", &error))?;
+    match std::fs::read(&order.reply).ok().map(|reply| serde_json::from_slice(&reply)) {
+        Some(Ok(reply)) if status.success() => Ok(reply),
+        _ => Err(crashed(status, &said)),
+    }
+}
+
+/// The program that runs, also when its file has been replaced meanwhile.
+fn this_program() -> PathBuf {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() {
+        return running.to_owned();
+    }
+    std::env::current_exe().unwrap_or_else(|_| "oxide-host".into())
+}
+
+fn crashed(status: ExitStatus, said: &[u8]) -> Fault {
+    let message = format!("the build ended the process in which it was tried: {status}");
+    let mut fault = Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "dry_run_crashed", message)
+        .hint("a swap to it would have ended this host; -v shows what it said last");
+    let last = String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_WORDS)..]).into_owned();
+    fault.report.detail = Some(last).filter(|last| !last.trim().is_empty());
+    fault
+}
+
+fn setup(action: &str, error: &std::io::Error) -> Fault {
+    KernelError::Setup(format!("cannot {action}: {error}")).into()
+}
