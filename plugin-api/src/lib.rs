@@ -49,6 +49,7 @@ mod module;
 mod payload;
 mod runtime;
 mod shim;
+mod state;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -57,8 +58,10 @@ pub use bus::{MessageBus, Receiver, Subscription};
 pub use error::{Error, ErrorKind, Result};
 pub use message::{Command, Envelope, Event, Filter, Message, MessageClass};
 pub use module::{Module, ModuleKind, ModuleMetadata, ModuleState, WasmModule};
-pub use payload::{Payload, SavedState};
+pub use payload::Payload;
+pub use serde;
 pub use serde_json;
+pub use state::SavedState;
 pub use tracing;
 pub use uuid::Uuid;
 

@@ -96,7 +96,9 @@ macro_rules! module_trait {
                 async { Ok(()) }
             }
 
-            /// Takes over what the previous build's `save_state` gave, in a swap.
+            /// Takes over what the previous build's `save_state` gave, in a swap: after `init`, before `start`,
+            /// and only when there is a state. To fail is to refuse the swap, and costs nothing: the previous
+            /// build goes on with the state it has. [`SavedState`] shows how versions are told apart.
             fn restore_state(&mut self, state: SavedState) -> impl Future<Output = Result<()>> + Send {
                 let version = state.version;
                 async move {
@@ -121,8 +123,9 @@ macro_rules! module_trait {
                 async { Ok(()) }
             }
 
-            /// Gives the state that the next build should start from; `None` when there is none. Called
-            /// after the drain, before `stop`.
+            /// Gives the state that the next build should start from; `None` when there is none. Called in a
+            /// swap with nobody inside, and before that once while calls go on, to learn whether there is a
+            /// state at all: it copies, and takes nothing away. What it takes is how long callers wait.
             fn save_state(&self) -> impl Future<Output = Result<Option<SavedState>>> + Send {
                 async { Ok(None) }
             }

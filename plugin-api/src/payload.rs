@@ -1,4 +1,4 @@
-//! What a call takes and gives, and what a swap hands over.
+//! What a call takes and gives.
 
 use std::fmt;
 
@@ -141,13 +141,4 @@ impl From<&str> for Payload {
     fn from(text: &str) -> Self {
         Self::from(text.as_bytes())
     }
-}
-
-/// The state that one build of a module hands to the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SavedState {
-    /// The author's own number for the format of `bytes`.
-    pub version: u32,
-    /// The state itself; the host caps its size.
-    pub bytes: Vec<u8>,
 }

@@ -143,6 +143,29 @@ fn a_payload_is_bytes_and_json() {
 }
 
 #[test]
+fn a_state_is_written_and_read_without_another_dependency() {
+    use oxide_plugin_api::serde::{Deserialize, Serialize};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(crate = "oxide_plugin_api::serde")]
+    struct State {
+        names: Vec<String>,
+        #[serde(default)]
+        ratio: Option<f64>,
+    }
+
+    let state = State { names: vec!["ä".into(), "b\nc".into()], ratio: Some(0.1) };
+    let saved = SavedState::of(4, &state).unwrap().also(3, &state.names).unwrap();
+    assert_eq!(saved.version, 4);
+    assert_eq!(saved.read::<State>(4).unwrap(), state);
+    assert_eq!(saved.read::<Vec<String>>(3).unwrap(), state.names);
+
+    // Fields that one of the two builds does not have need no number of their own.
+    let fewer = SavedState::of(4, &serde_json::json!({ "names": [], "unheard": "of" })).unwrap();
+    assert_eq!(fewer.read::<State>(4).unwrap(), State { names: vec![], ratio: None });
+}
+
+#[test]
 fn a_filter_wants_what_meets_all_of_its_conditions() {
     let question = Envelope::new("somebody", Command::Ping);
     let event = Envelope::new("echo", custom("tick")).answering(question.id);

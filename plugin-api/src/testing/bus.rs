@@ -203,6 +203,16 @@ impl Core {
         lock(&self.state).queues.get_mut(&id)?.messages.pop_front()
     }
 
+    /// What waits in one mailbox is in the other from now on, and nothing else; both took in the same since there
+    /// were two of them.
+    pub(super) fn move_messages(&self, from: u64, to: u64) {
+        let mut state = lock(&self.state);
+        let Some(from) = state.queues.remove(&from) else { return };
+        if let Some(to) = state.queues.get_mut(&to) {
+            to.messages = from.messages;
+        }
+    }
+
     pub(crate) fn missed(&self, id: u64) -> u64 {
         lock(&self.state).queues.get(&id).map_or(0, |queue| queue.missed)
     }

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::{
     context::Phase,
-    hook::{BoxFuture, Hooks, run},
+    hook::{BoxFuture, Hooks, NativeHooks, WasmHooks, run},
     module::TestModule,
 };
-use crate::{Envelope, Error, Event, ModuleState, Payload, Result, SavedState};
+use crate::{Envelope, Error, Event, Module, ModuleState, Payload, Result, SavedState, WasmModule};
 
 impl<M> TestModule<M> {
     fn illegal(&self, what: &str) -> Error {
@@ -157,6 +157,55 @@ impl<M> TestModule<M> {
         run(&self.context, Phase::Running, "save_state", self.hooks().save_state()).await
     }
 
+    /// [`TestModule::swap`], for a test with an async runtime.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As [`TestHost::load`](super::TestHost::load).
+    pub async fn swap_async<N: Module>(&mut self, new: N) -> Result<TestModule<N>> {
+        let new = TestModule::make(self.host.clone(), Box::new(NativeHooks(new)));
+        self.swap_to(new).await
+    }
+
+    /// [`TestModule::swap_wasm`], for a test with an async runtime.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As [`TestHost::load`](super::TestHost::load).
+    pub async fn swap_wasm_async<N: WasmModule>(&mut self, new: N) -> Result<TestModule<N>> {
+        let new = TestModule::make(self.host.clone(), Box::new(WasmHooks(new)));
+        self.swap_to(new).await
+    }
+
+    pub(super) async fn swap_to<N>(&mut self, mut new: TestModule<N>) -> Result<TestModule<N>> {
+        self.settle();
+        self.running("a swap")?;
+        if new.metadata.id != self.metadata.id {
+            return Err(self.illegal(&format!("`{}` is no build of it", new.metadata.id)));
+        }
+        new.generation = self.generation + 1;
+        new.silent = true;
+        new.configure_async(self.config.clone()).await?;
+        new.init_async().await?;
+        if let Some(state) = self.save_state_async().await? {
+            new.restore_state_async(state).await?;
+        }
+        new.start_async().await?;
+        new.silent = false;
+        self.context.core().move_messages(self.mailbox, new.mailbox);
+        let (from, to) = (self.generation, new.generation);
+        self.announce(Event::ModuleSwapped { module_id: self.id(), from, to });
+        self.silent = true;
+        self.stop_async().await?;
+        self.context.close();
+        self.context.end_tasks(true).await?;
+        Ok(new)
+    }
+
     /// [`TestModule::stop`], for a test with an async runtime.
     ///
     /// # Errors
@@ -184,7 +233,8 @@ impl<M> TestModule<M> {
         }
         self.context.close();
         self.context.end_tasks(true).await?;
-        let receipt = json!({ "id": self.id(), "generation": 1, "unmapped": true, "retained_by": [] });
+        let receipt =
+            json!({ "id": self.id(), "generation": self.generation, "unmapped": true, "retained_by": [] });
         self.announce(Event::ModuleUnloaded { module_id: self.id(), receipt });
         let hooks = self.hooks.take().expect("only `unload` takes the module, and `self` with it");
         Ok(hooks.into_module())

@@ -63,7 +63,8 @@
 //!
 //! What is real: the order of hooks and the states of a life, the guard against panics, the bus, `task`,
 //! and with the feature `tokio` the runtime around every hook; bus, tasks and logs go through the same table
-//! of functions as in a real host. What is not: nothing is loaded, swapped or unmapped, spans are not
+//! of functions as in a real host. What is not: nothing is loaded or unmapped, a swap
+//! ([`TestModule::swap`]) is its hooks and nobody calls meanwhile, spans are not
 //! recorded, and there is no manager: commands are answered by [`TestHost::answer`] only
 //! ([`Command::Ping`] excepted).
 //!

@@ -8,11 +8,12 @@ use super::{
     TestHost,
     bus::KERNEL,
     context::{Context, Phase},
-    hook::Hooks,
+    hook::{Hooks, NativeHooks, WasmHooks},
     work::block_on,
 };
 use crate::{
-    Envelope, Event, MessageBus, ModuleMetadata, ModuleState, Payload, Result, SavedState, shim::panic::guard,
+    Envelope, Event, MessageBus, Module, ModuleMetadata, ModuleState, Payload, Result, SavedState,
+    WasmModule, shim::panic::guard,
 };
 
 /// A module in a [`TestHost`]. Its methods run hooks in the order of a real life and answer in its states:
@@ -39,11 +40,23 @@ pub struct TestModule<M> {
     pub(super) initialised: bool,
     /// Where messages for `on_message` wait.
     pub(super) mailbox: u64,
+    /// How many builds there have been, this one included.
+    pub(super) generation: u64,
+    /// Whether nothing of it is announced: in a swap there are two of one id, and one of them is no module yet, or
+    /// none any more.
+    pub(super) silent: bool,
 }
 
 impl<M> TestModule<M> {
     #[track_caller]
     pub(super) fn load(host: TestHost, hooks: Box<dyn Hooks<M>>) -> Self {
+        let module = Self::make(host, hooks);
+        module.announce(Event::ModuleLoaded { module_id: module.id() });
+        module
+    }
+
+    #[track_caller]
+    pub(super) fn make(host: TestHost, hooks: Box<dyn Hooks<M>>) -> Self {
         let metadata = guard(|| {
             let _runtime = crate::runtime::enter();
             hooks.metadata()
@@ -59,7 +72,7 @@ impl<M> TestModule<M> {
         );
         let context = Context::open(host.inner.core.clone(), id.clone());
         let mailbox = context.core().add_mailbox(context.number(), id);
-        let module = Self {
+        Self {
             host,
             context,
             hooks: Some(hooks),
@@ -69,9 +82,9 @@ impl<M> TestModule<M> {
             configured: false,
             initialised: false,
             mailbox,
-        };
-        module.announce(Event::ModuleLoaded { module_id: module.id() });
-        module
+            generation: 1,
+            silent: false,
+        }
     }
 
     /// The module itself, to look at its fields.
@@ -108,7 +121,9 @@ impl<M> TestModule<M> {
     }
 
     pub(super) fn announce(&self, event: Event) {
-        self.host.publish(Envelope::new(KERNEL, event));
+        if !self.silent {
+            self.host.publish(Envelope::new(KERNEL, event));
+        }
     }
 
     /// Runs `configure`: once, before `init`.
@@ -174,6 +189,70 @@ impl<M> TestModule<M> {
     /// The hook's own, or that the module is not running.
     pub fn save_state(&self) -> Result<Option<SavedState>> {
         block_on(self.save_state_async())
+    }
+
+    /// Replaces this running module by another build of it, hook by hook as a swap does: `configure` as this one
+    /// was, `init`, this one's `save_state`, `restore_state` if there is a state, `start`, this one's `stop`. The new
+    /// one gets the messages that wait. This one is there for a last look only.
+    ///
+    /// ```
+    /// # use oxide_plugin_api::{prelude::*, testing::{TestHost, TestModule}};
+    /// # #[derive(Default)]
+    /// # struct Counter(i64);
+    /// # impl Module for Counter {
+    /// #   fn metadata(&self) -> ModuleMetadata {
+    /// #       let (id, name, version) = ("counter".into(), "Counter".into(), "1.0.0".into());
+    /// #       ModuleMetadata { id, name, version, kind: ModuleKind::Native, description: None }
+    /// #   }
+    /// #   async fn restore_state(&mut self, state: SavedState) -> Result<()> {
+    /// #       self.0 = state.read(1)?;
+    /// #       Ok(())
+    /// #   }
+    /// #   async fn start(&mut self) -> Result<()> {
+    /// #       Ok(())
+    /// #   }
+    /// #   async fn invoke(&self, _: &str, _: Payload) -> Result<Payload> {
+    /// #       Payload::json(&self.0)
+    /// #   }
+    /// #   async fn save_state(&self) -> Result<Option<SavedState>> {
+    /// #       Ok(Some(SavedState::of(1, &self.0)?))
+    /// #   }
+    /// #   async fn stop(&mut self) -> Result<()> {
+    /// #       Ok(())
+    /// #   }
+    /// # }
+    /// # fn example() -> Result<()> {
+    /// let mut old = TestHost::new().load_and_start(Counter(7))?;
+    /// let new = old.swap(Counter::default())?;
+    /// assert_eq!(new.invoke("get", b"")?.to_json::<i64>()?, 7);
+    /// # Ok(()) }
+    /// # example().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// That of the first hook that failed; or that this module does not run, or the new one has another id. Up to
+    /// the new one's `start` this one then goes on as if nothing had happened. A `stop` that fails after it gives
+    /// its error here, where a real host has it in the receipt.
+    ///
+    /// # Panics
+    /// As [`TestHost::load`].
+    #[track_caller]
+    pub fn swap<N: Module>(&mut self, new: N) -> Result<TestModule<N>> {
+        let new = TestModule::make(self.host.clone(), Box::new(NativeHooks(new)));
+        block_on(self.swap_to(new))
+    }
+
+    /// The same for a [`WasmModule`].
+    ///
+    /// # Errors
+    /// As [`TestModule::swap`].
+    ///
+    /// # Panics
+    /// As [`TestHost::load`].
+    #[track_caller]
+    pub fn swap_wasm<N: WasmModule>(&mut self, new: N) -> Result<TestModule<N>> {
+        let new = TestModule::make(self.host.clone(), Box::new(WasmHooks(new)));
+        block_on(self.swap_to(new))
     }
 
     /// Runs `stop`, then ends the tasks that were spawned since `init`.

@@ -3,6 +3,7 @@
 
 mod bus;
 mod life;
+mod swap;
 mod tasks;
 
 use std::{
