@@ -2,13 +2,15 @@
 //!
 //! - `increment` adds 1, or the JSON number it is given; `get` adds nothing. Both reply the count as JSON.
 //! - The configuration `{"start": N}` says where to begin.
+//!
+//! `counter2` is its next build.
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use oxide_plugin_api::prelude::*;
 
-/// The format of the saved state: the count in eight bytes, little-endian.
+/// The format of the saved state: the count.
 const STATE_VERSION: u32 = 1;
 
 /// The module. Many calls may be inside at once, hence the atomic.
@@ -49,17 +51,7 @@ impl Module for Counter {
     }
 
     async fn restore_state(&mut self, state: SavedState) -> Result<()> {
-        if state.version != STATE_VERSION {
-            return Err(Error::new(format_args!(
-                "the state has version {}, expected {STATE_VERSION}",
-                state.version
-            )));
-        }
-        let bytes =
-            state.bytes.as_slice().try_into().map_err(|_| {
-                Error::new(format_args!("the state has {} bytes, expected 8", state.bytes.len()))
-            })?;
-        *self.count.get_mut() = i64::from_le_bytes(bytes);
+        *self.count.get_mut() = state.read(STATE_VERSION)?;
         Ok(())
     }
 
@@ -82,8 +74,7 @@ impl Module for Counter {
     }
 
     async fn save_state(&self) -> Result<Option<SavedState>> {
-        let bytes = self.count.load(Ordering::Relaxed).to_le_bytes().to_vec();
-        Ok(Some(SavedState { version: STATE_VERSION, bytes }))
+        Ok(Some(SavedState::of(STATE_VERSION, &self.count.load(Ordering::Relaxed))?))
     }
 
     async fn stop(&mut self) -> Result<()> {
@@ -158,24 +149,35 @@ mod tests {
 
     #[test]
     fn a_swap_takes_the_count_along() -> Result<()> {
-        let host = TestHost::new();
-        let mut old = host.load_and_start(Counter::default())?;
+        let mut old = TestHost::new().load(Counter::default());
+        old.configure(json!({ "start": 100 }))?;
+        old.start()?;
         call(&old, "increment", "5")?;
-
-        let mut new = host.load(Counter::default());
-        new.configure(json!({ "start": 100 }))?;
-        new.restore_state(old.save_state()?.expect("a counter has a state"))?;
-        new.start()?;
-        old.stop()?;
-        assert_eq!(call(&new, "increment", "")?, 6);
+        let new = old.swap(Counter::default())?;
+        assert_eq!(call(&new, "increment", "")?, 106);
         Ok(())
     }
 
     #[test]
-    fn a_state_of_another_version_or_size_is_refused() {
-        for (version, len) in [(STATE_VERSION + 1, 8), (STATE_VERSION, 7)] {
+    fn a_newer_build_may_give_the_count_along() -> Result<()> {
+        let mut counter = TestHost::new().load(Counter::default());
+        let newer = json!({ "count": -7, "and": "what this build never heard of" });
+        counter.restore_state(SavedState::of(2, &newer)?.also(STATE_VERSION, &-7)?)?;
+        counter.start()?;
+        assert_eq!(call(&counter, "get", "")?, -7);
+        Ok(())
+    }
+
+    #[test]
+    fn any_other_state_is_refused() -> Result<()> {
+        let refusal = |state| {
             let mut counter = TestHost::new().load(Counter::default());
-            assert!(counter.restore_state(SavedState { version, bytes: vec![1; len] }).is_err());
-        }
+            counter.restore_state(state).unwrap_err().to_string()
+        };
+        let newer = refusal(SavedState::of(STATE_VERSION + 1, &json!({ "count": 7 }))?);
+        assert!(newer.starts_with("the state has version 2, this build reads version 1: "), "{newer}");
+        let no_count = refusal(SavedState::of(STATE_VERSION, "seven")?);
+        assert!(no_count.starts_with("the state says that it has version 1, but"), "{no_count}");
+        Ok(())
     }
 }
