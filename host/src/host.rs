@@ -80,6 +80,14 @@ impl HostBuilder {
         self
     }
 
+    /// How many bytes a state may have that a swap hands over; a module with a larger one is not swapped: 64 MiB
+    /// by default.
+    #[must_use]
+    pub fn state_limit(mut self, bytes: usize) -> Self {
+        self.limits.state = bytes;
+        self
+    }
+
     /// The deadlines and bounds, to be changed.
     pub fn limits_mut(&mut self) -> &mut Limits {
         &mut self.limits

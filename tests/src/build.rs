@@ -31,7 +31,7 @@ pub fn plugin(package: &str) -> PathBuf {
     // Apart from the others: one `cargo build` for all would turn on the feature `tokio` for all of them.
     static PLAIN: LazyLock<Built> = LazyLock::new(|| {
         let examples = ["echo", "echo2", "counter", "counter2", "ticker"];
-        build(&mut cargo(), &[&examples[..], &["engine", "misbehaving"]].concat())
+        build(&mut cargo(), &[&examples[..], &["engine", "future-counter", "misbehaving"]].concat())
     });
     static WITH_TOKIO: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["tokio-user", "everything"]));
     static CLINGING: LazyLock<Built> =

@@ -2,4 +2,5 @@
 //! fails leaves the old build as it was.
 
 mod probation;
+mod state;
 mod under_load;
