@@ -6,6 +6,7 @@
 
 use std::{
     env::consts::{DLL_PREFIX, DLL_SUFFIX},
+    error::Error,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -213,6 +214,11 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("caused by: {cause}");
+                source = cause.source();
+            }
             if let Some(hint) = error.hint() {
                 eprintln!("hint: {hint}");
             }
