@@ -38,8 +38,8 @@ use crate::{
     report::{StopOutcome, SwapStep},
 };
 
-/// How long reading and copying a file may take.
-const READING: Duration = Duration::from_secs(120);
+/// How long reading, copying or removing a file may take.
+pub(crate) const READING: Duration = Duration::from_secs(120);
 
 /// How a file is to be loaded.
 #[derive(Clone, Debug)]

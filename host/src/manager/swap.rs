@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     lifecycle::{CANCELLING, Drain, Op, cancel_calls},
-    load::{Failure, Loading, Plan, described, inspected, make, reading, set_up, undo},
+    load::{Failure, Loading, Plan, READING, described, inspected, make, reading, set_up, undo},
     probation::{self, Probation},
     registry::{Build, Entry, Present, Shared},
     switch::{Switch, Switched},
@@ -30,7 +30,7 @@ use crate::{
     kernel,
     life::{
         generation::Generation,
-        loader,
+        hook, loader,
         object::Object,
         reaper::{self, Lingering},
     },
@@ -109,7 +109,9 @@ pub(crate) async fn swap(
     let job = Job { shared, loading, entry, old: &old, asker: &asker };
     let (switched, version) =
         job.run(source, options).await.map_err(|failure| failed(entry, &old, failure))?;
-    let Switched { old, now, was, inside, state_moved, held_calls, held_for } = switched;
+    let Switched { old, now, was, inside, state_moved, held_calls, held_for, forgotten } = switched;
+    // Its copy is removed meanwhile: the disk may take its time.
+    let removed = hook::run_blocking(READING, move || drop(forgotten), drop);
     if let Some(probation) = options.probation {
         probation::begin(shared, loading, entry, &now, probation);
     }
@@ -120,7 +122,7 @@ pub(crate) async fn swap(
         was,
         runtime: asker.runtime.clone(),
     };
-    let receipt = leaving.end(inside, under_way).await;
+    let (receipt, _) = tokio::join!(leaving.end(inside, under_way), removed);
     Ok(SwapReport {
         id: entry.id.as_ref().to_owned(),
         from: old.generation.number,

@@ -57,6 +57,8 @@ pub(crate) struct Switched {
     pub(crate) held_calls: u64,
     /// How long calls were held.
     pub(crate) held_for: Duration,
+    /// The build before the old one, which nobody can go back to any more.
+    pub(crate) forgotten: Option<Build>,
 }
 
 /// Leads the module's calls to the new generation.
@@ -83,12 +85,12 @@ pub(crate) async fn switch(
     match changed {
         Ok(changed) => {
             // Here, and not where the old one ends: an unload may come before that.
-            *entry.previous.lock() = old.build.lock().take();
+            let forgotten = std::mem::replace(&mut *entry.previous.lock(), old.build.lock().take());
             let (from, to) = (old.generation.number, next.generation.number);
             let module_id = entry.id.as_ref().to_owned();
             announce(shared, Event::ModuleSwapped { module_id, from, to });
             let Changed { inside, state_moved, held_calls, held_for } = changed;
-            Ok(Switched { old, now: next, was, inside, state_moved, held_calls, held_for })
+            Ok(Switched { old, now: next, was, inside, state_moved, held_calls, held_for, forgotten })
         }
         Err(failure) => {
             SEATS.give_back(next.seat);

@@ -7,13 +7,14 @@ use tokio::runtime::Handle;
 
 use super::{
     lifecycle::{Drain, announce, drain, set_state, stop_hook, stop_outcome},
+    load::READING,
     registry::{Entry, Present, Shared},
 };
 use crate::{
     life::{
         burial::Burial,
         generation::{GenerationSeat, SEATS},
-        reaper,
+        hook, reaper,
         undertaker::{self, End, Holders},
     },
     report::{Receipt, StopOutcome},
@@ -25,7 +26,8 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     set_state(entry, ModuleState::Stopping);
     let present = entry.present();
     // The copies go with the libraries, not with the last handle to the module.
-    drop((present.build.lock().take(), entry.previous.lock().take()));
+    let copies = (present.build.lock().take(), entry.previous.lock().take());
+    hook::run_blocking(READING, move || drop(copies), drop).await;
     let drain = drain(shared, entry, &present).await;
     let ended = end(shared, &entry.id, &present, was, &drain, runtime).await;
 
