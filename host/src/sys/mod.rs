@@ -14,23 +14,33 @@ use std::path::Path;
 pub(crate) const AGAIN: i32 = libc::EAGAIN;
 
 /// Whether the file at `path` is mapped into this process. Where that cannot be seen, it is said to be:
-/// then the generation is retained.
+/// then the generation is retained. The folder that it lies in must have a name that no other has.
 pub(crate) fn is_mapped(path: &Path) -> bool {
     #[cfg(target_os = "linux")]
     {
         let Ok(maps) = std::fs::read("/proc/self/maps") else { return true };
-        let wanted = path.as_os_str().as_encoded_bytes();
-        // A line ends with the path; the kernel appends " (deleted)" once the file is unlinked.
-        maps.split(|&byte| byte == b'\n').any(|line| {
-            line.ends_with(wanted)
-                || line.strip_suffix(b" (deleted)").is_some_and(|line| line.ends_with(wanted))
-        })
+        is_in_maps(&maps, path)
     }
     #[cfg(not(target_os = "linux"))]
     {
         let _ = path;
         true
     }
+}
+
+/// The kernel has paths of its own: links are followed in them, another root may be in front, and lines ended are
+/// written in another way. So it is the folder's name and the file's that count.
+#[cfg(target_os = "linux")]
+fn is_in_maps(maps: &[u8], path: &Path) -> bool {
+    let (Some(file), Some(folder)) = (path.file_name(), path.parent().and_then(Path::file_name)) else {
+        return true;
+    };
+    let wanted = [b"/", folder.as_encoded_bytes(), b"/", file.as_encoded_bytes()].concat();
+    // A line ends with the path; the kernel appends " (deleted)" once the file is unlinked.
+    maps.split(|&byte| byte == b'\n').any(|line| {
+        line.ends_with(&wanted)
+            || line.strip_suffix(b" (deleted)").is_some_and(|line| line.ends_with(&wanted))
+    })
 }
 
 /// Whether nothing at all is mapped at `address`. One question to the kernel, where `is_mapped` reads a long
@@ -53,4 +63,20 @@ pub(crate) fn is_free(address: usize) -> bool {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_in_the_map_however_the_kernel_calls_the_way_to_it() {
+        let mapped = |maps: &str| is_in_maps(maps.as_bytes(), Path::new("/tmp/a\nb/oxide-1-ab/echo-1.so"));
+        assert!(mapped("7f00-7f01 r-xp 0 08:01 5    /srv/tmp/a\\012b/oxide-1-ab/echo-1.so\n"));
+        assert!(mapped("7f00-7f01 r-xp 0 08:01 5    /oxide-1-ab/echo-1.so (deleted)\n"));
+        assert!(!mapped(
+            "7f00-7f01 r-xp 0 08:01 5    /tmp/oxide-1-ab/echo-11.so\n/tmp/oxide-2-ab/echo-1.so\n"
+        ));
+        assert!(is_mapped(&std::env::current_exe().unwrap()));
+    }
 }

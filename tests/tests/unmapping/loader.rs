@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use oxide_host::report::{DropOutcome, Holder};
+use oxide_host::{
+    Host,
+    report::{DropOutcome, Holder},
+};
 use oxide_tests::{Flag, House, SHORT, block_on, child, house::holders, plugin, until};
 use serde_json::{Value, json};
 
@@ -93,6 +96,39 @@ fn what_a_destructor_allocates_and_registers_is_forgotten_with_its_library() {
                 house.call("clinging", "current", "").await;
                 house.gone("clinging").await;
             }
+        });
+    });
+}
+
+/// The loader counts how often it was opened.
+#[test]
+fn a_library_that_opened_itself_stays_and_the_receipt_says_so() {
+    child(&["clinging"]).run(|| {
+        block_on(async {
+            let mut house = House::new().await;
+            house.load("clinging").await;
+            house.call("clinging", "open_itself", "").await;
+            assert_eq!(house.retained("clinging").await, [(Holder::Loader, 1)]);
+        });
+    });
+}
+
+/// The process's map has the path that the kernel knows, whatever links led there.
+#[test]
+fn so_it_does_where_the_folder_for_temporary_files_is_a_link() {
+    let folders = tempfile::tempdir().unwrap();
+    let (real, link) = (folders.path().join("real"), folders.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let child =
+        child(&["clinging"]).variable("XDG_RUNTIME_DIR", "").variable("TMPDIR", link.to_string_lossy());
+    child.run(|| {
+        block_on(async {
+            let host = Host::new().unwrap();
+            host.load(plugin("clinging")).await.unwrap();
+            host.invoke("clinging", "open_itself", "").await.unwrap();
+            let receipt = host.unload("clinging").await.unwrap();
+            assert_eq!(holders(&receipt), [(Holder::Loader, 1)]);
         });
     });
 }

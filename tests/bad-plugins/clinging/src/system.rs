@@ -46,6 +46,16 @@ fn opened(path: &str) -> *mut c_void {
     library
 }
 
+/// Where the dynamic loader found this library.
+fn own_path() -> String {
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: asks about a function of this library's, which is open, so that the name is there.
+    unsafe {
+        assert_ne!(libc::dladdr(own_path as *const c_void, found.as_mut_ptr()), 0);
+        CStr::from_ptr(found.assume_init().dli_fname).to_string_lossy().into_owned()
+    }
+}
+
 pub(crate) fn perform(verb: &str, argument: &str) -> Option<String> {
     match verb {
         "sigaction" => install(),
@@ -65,6 +75,9 @@ pub(crate) fn perform(verb: &str, argument: &str) -> Option<String> {
         "leak" => mem::forget(vec![1_u8; argument.parse().expect("a number")]),
         "open" => {
             opened(argument);
+        }
+        "open_itself" => {
+            opened(&own_path());
         }
         "open_and_close" => {
             // SAFETY: it has just been opened, and nothing of it is in use.
