@@ -13,7 +13,22 @@ use std::{
 thread_local! {
     // Neither has a destructor: a thread-local of the plugin's that has one pins its library.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    static NOTE: Cell<*mut String> = const { Cell::new(ptr::null_mut()) };
+    static NOTE: Cell<*mut Note> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// A panic, as the hook saw it.
+struct Note {
+    text: String,
+    place: Option<(String, u32)>,
+}
+
+impl Note {
+    fn told(self) -> String {
+        match self.place {
+            Some((file, line)) => format!("{}, at {file}:{line}", self.text),
+            None => self.text,
+        }
+    }
 }
 
 /// Runs `body`. A panic in it becomes its message and place; so does one in the drop of a panic's payload.
@@ -25,7 +40,13 @@ pub(crate) fn guard<R>(body: impl FnOnce() -> R) -> Result<R, String> {
 }
 
 fn describe(payload: Box<dyn Any + Send>) -> String {
-    let message = take_note().unwrap_or_else(|| text_of(&*payload));
+    let text = text_of(&*payload);
+    // The note is of the panic that this thread began last. One that was begun elsewhere and goes on here
+    // (`resume_unwind`) has none, and must not get that of one which the plugin caught itself.
+    let message = match take_note() {
+        Some(note) if note.text == text => note.told(),
+        _ => text,
+    };
     // A payload's own destructor may panic, and so may the payload of that one: then it is left alone.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         drop(take_note());
@@ -44,26 +65,23 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-fn take_note() -> Option<String> {
+fn take_note() -> Option<Note> {
     let note = NonNull::new(NOTE.replace(ptr::null_mut()))?;
     // SAFETY: `keep_note` leaked this box on this thread, and it has just been taken out of the cell.
     Some(*unsafe { Box::from_raw(note.as_ptr()) })
 }
 
 fn keep_note(info: &PanicHookInfo<'_>) {
-    let text = text_of(info.payload());
-    let message = match info.location() {
-        Some(place) => format!("{text}, at {}:{}", place.file(), place.line()),
-        None => text,
-    };
+    let place = info.location().map(|place| (place.file().to_owned(), place.line()));
+    let note = Note { text: text_of(info.payload()), place };
     if DEPTH.get() == 0 {
         // A thread of the plugin's own: nobody will catch this and tell.
         let thread = std::thread::current();
-        crate::log::report_panic(thread.name().unwrap_or("a thread of the plugin"), &message);
+        crate::log::report_panic(thread.name().unwrap_or("a thread of the plugin"), &note.told());
         return;
     }
     drop(take_note());
-    NOTE.set(Box::into_raw(Box::new(message)));
+    NOTE.set(Box::into_raw(Box::new(note)));
 }
 
 /// Puts the hook in place. Called once, before any other code of the plugin's.
@@ -97,5 +115,15 @@ mod tests {
         assert!(guard(|| panic!("no {}", "luck")).unwrap_err().starts_with("no luck"));
         let message = guard(|| std::panic::panic_any(Spiteful)).unwrap_err();
         assert!(message.starts_with("a panic without a message"), "{message}");
+    }
+
+    #[test]
+    fn a_panic_that_goes_on_from_elsewhere_has_its_own_message_not_that_of_one_caught_before() {
+        install_hook();
+        let caught = guard(|| catch_unwind(|| panic!("caught by the plugin itself")).is_err());
+        assert_eq!(caught, Ok(true));
+        let message =
+            guard(|| std::panic::resume_unwind(Box::new("brought from another thread"))).unwrap_err();
+        assert!(message.starts_with("brought from another thread"), "{message}");
     }
 }
