@@ -227,7 +227,16 @@ impl Burial {
             return;
         }
         // Last: a thread-local that is destroyed must never be entered again.
-        if !flush::flush(residue, patience.locals).await {
+        let mut flushed = flush::flush(residue, patience.locals).await;
+        if residue.threads() > 0 {
+            // A destructor has started it; what it owes itself is not due before its end.
+            wait_for_threads(residue, holders, patience).await;
+            if !holders.is_empty() {
+                return;
+            }
+            flushed = flush::flush(residue, patience.locals).await;
+        }
+        if !flushed {
             let since = *progress.locals_since.get_or_insert_with(Instant::now);
             // A thread that is parked for good must not keep a library for good. To leave them undestroyed is
             // memory-safe; what they own stays, but for memory of the generation's heap.
@@ -312,8 +321,11 @@ impl Burial {
             }
             Some(None) => {
                 progress.closing = None;
-                let (count, detail) = debtors(foreign.residue());
-                holders.add(Holder::ThreadLocal, count.max(1), detail);
+                wait_for_threads(foreign.residue(), holders, self.patience.again()).await;
+                if holders.is_empty() {
+                    let (count, detail) = debtors(foreign.residue());
+                    holders.add(Holder::ThreadLocal, count.max(1), detail);
+                }
                 false
             }
             None => {

@@ -160,3 +160,61 @@ fn the_runtime_of_the_feature_tokio_is_joined() {
         drop(runtime);
     });
 }
+
+#[test]
+fn a_thread_that_the_destructor_of_a_thread_local_starts_is_told_as_a_thread() {
+    child(&["clinging"]).run(|| {
+        block_on(async {
+            let mut house = impatient().await;
+            house.load("clinging").await;
+            let flag = Flag::new();
+            house.call("clinging", "thread_at_the_end", flag.argument()).await;
+            assert_eq!(house.retained("clinging").await, [(Holder::Thread, 1)]);
+            flag.go_on();
+            house.gone_at_last("clinging").await;
+            assert!(flag.has_ended());
+        });
+    });
+}
+
+/// Threads that begin, call and end all the time, whatever becomes of the module meanwhile.
+#[test]
+fn callers_threads_that_end_at_any_moment_of_an_unload_are_safe() {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    child(&["clinging", "everything"]).run(|| {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let mut house = block_on(House::new());
+            for number in 0..4 {
+                let (host, over) = (house.host.clone(), &over);
+                scope.spawn(move || {
+                    while !over.load(SeqCst) {
+                        let host = &host;
+                        thread::scope(|inner| {
+                            inner.spawn(move || {
+                                for method in ["current", "print", "local_quiet", "panic"] {
+                                    let _ = block_on(host.invoke("clinging", method, ""));
+                                }
+                                if number % 2 == 0 {
+                                    let _ = block_on(host.invoke("everything", "work", ""));
+                                }
+                            });
+                        });
+                    }
+                });
+            }
+            runtime.block_on(async {
+                for _ in 0..std::env::var("ROUNDS").map_or(60, |rounds| rounds.parse().unwrap()) {
+                    house.load("clinging").await;
+                    house.load("everything").await;
+                    tokio::task::yield_now().await;
+                    house.gone_in_a_while("clinging").await;
+                    house.gone_in_a_while("everything").await;
+                }
+            });
+            over.store(true, SeqCst);
+        });
+        drop(runtime);
+    });
+}
