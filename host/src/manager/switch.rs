@@ -77,9 +77,13 @@ pub(crate) async fn switch(
     let abandoned = new.abandoned.clone();
     let next = Arc::new(Present::new(new.generation, new.metadata, new.own_id, Some(new.build)));
     let change = Change { shared, entry, old: &old, new: &next, runtime, abandoned };
+    // No `?`: whatever fails gives the new one's seat back.
     let changed = match was {
-        ModuleState::Running if change.asks_for_a_hold().await? => change.with_a_hold().await,
-        ModuleState::Running => change.beside().await,
+        ModuleState::Running => match change.asks_for_a_hold().await {
+            Ok(true) => change.with_a_hold().await,
+            Ok(false) => change.beside().await,
+            Err(failure) => Err(failure),
+        },
         _ => change.idle().await,
     };
     match changed {
