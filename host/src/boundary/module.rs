@@ -257,6 +257,10 @@ impl ForeignModule {
     /// may be in use: the undertaker says so. Runs on the loader thread. `None` when it is not to be closed, or
     /// has been.
     pub(crate) fn close(&self) -> Option<Closed> {
+        // A destructor may have started one since it was looked: it might be using what `finish` lets go of.
+        if self.residue.threads() > 0 {
+            return None;
+        }
         if let Some(library) = &*self.library.lock() {
             library.finish();
         }
