@@ -87,9 +87,11 @@ pub(crate) fn try_again(burial: &Burial) {
 
 async fn work() {
     let mut pause = FIRST_PAUSE;
+    let mut changed = Box::pin(CHANGED.notified());
     loop {
-        let changed = CHANGED.notified();
-        let told = kernel::within(pause, changed).await.is_some();
+        let told = kernel::within(pause, changed.as_mut()).await.is_some();
+        // From before the round on: what changes during it may be about one that it has passed.
+        changed.set(CHANGED.notified());
         pause = if told { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         if !round().await {
             AT_WORK.store(false, SeqCst);
