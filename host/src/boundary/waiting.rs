@@ -2,13 +2,15 @@
 //!
 //! A waker given to a plugin refers to this slot. Waking it wakes the caller's task by reference; the
 //! caller's waker itself is dropped only by the caller. The slot's lock is held while the plugin's future
-//! is polled or dropped, so a future being polled is never cancelled.
+//! is polled or dropped, so a future being polled is never cancelled. While the caller is woken, only those who
+//! exchange its waker wait: its executor may poll the call inside `wake`.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
-    ptr::NonNull,
+    ptr::{self, NonNull},
     task::Waker,
 };
 
@@ -17,14 +19,19 @@ use oxide_plugin_api::ffi::call::{Call, WakerHeader, WakerVTable};
 use super::sync::{
     Arc, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence},
+    thread_local,
 };
 
 /// One waiting call. The header comes first: a plugin's waker is a pointer to it.
 #[repr(C)]
 pub(crate) struct Waiting {
     _header: WakerHeader,
-    /// The caller's waker; `None` once the call has ended.
-    waker: Mutex<Option<Waker>>,
+    /// The caller's waker; `None` once the call has ended. Locked to look at it, not while it wakes.
+    waker: Mutex<Option<Arc<Waker>>>,
+    /// Held while it wakes, and while it is exchanged, so that the caller is who drops it.
+    turn: Mutex<()>,
+    /// The caller is to be woken, by whoever has the turn.
+    wanted: AtomicBool,
     parked: Mutex<Parked>,
     cancel: AtomicBool,
 }
@@ -56,7 +63,9 @@ impl Waiting {
     pub(crate) fn new(caller: &Waker) -> Arc<Self> {
         Arc::new(Self {
             _header: WakerHeader { vtable: &KEPT },
-            waker: Mutex::new(Some(caller.clone())),
+            waker: Mutex::new(Some(Arc::new(caller.clone()))),
+            turn: Mutex::new(()),
+            wanted: AtomicBool::new(false),
             parked: Mutex::new(Parked::Unborn),
             cancel: AtomicBool::new(false),
         })
@@ -74,22 +83,51 @@ impl Waiting {
 
     /// Sets whom to wake. Called by the caller only, so the old waker is dropped on its thread.
     pub(crate) fn set_waker(&self, caller: &Waker) {
-        let mut waker = self.waker.lock();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(caller)) {
-            *waker = Some(caller.clone());
+        if !self.waker.lock().as_ref().is_some_and(|known| known.will_wake(caller)) {
+            self.exchange(Some(Arc::new(caller.clone())));
         }
     }
 
     /// Wakes nobody any more. Called by the caller only.
     pub(crate) fn clear_waker(&self) {
-        let old = self.waker.lock().take();
-        drop(old);
+        self.exchange(None);
+    }
+
+    fn exchange(&self, new: Option<Arc<Waker>>) {
+        // Polled inside the wake, the turn is this thread's already, and the old waker is dropped at the wake's end.
+        let turn = (!is_being_woken_here(self)).then(|| self.turn.lock());
+        let old = std::mem::replace(&mut *self.waker.lock(), new);
+        if turn.is_some() {
+            drop(turn);
+            drop(old);
+            self.wake_if_wanted();
+        }
     }
 
     /// Wakes the caller.
     fn wake(&self) {
-        if let Some(waker) = &*self.waker.lock() {
-            calmly(|| waker.wake_by_ref());
+        // Not a store: whoever wakes for another sees what that one has done before (found with loom).
+        self.wanted.swap(true, SeqCst);
+        self.wake_if_wanted();
+    }
+
+    /// Wakes the caller if that is wanted and nobody else is at it. To be called after every unlock of the turn.
+    fn wake_if_wanted(&self) {
+        loop {
+            // On both sides, as in `cancel_if_asked`: either the turn is free by now, or whoever has it sees what
+            // is wanted.
+            fence(SeqCst);
+            if !self.wanted.load(SeqCst) {
+                return;
+            }
+            let Some(turn) = self.turn.try_lock() else { return };
+            if self.wanted.swap(false, SeqCst) {
+                let waker = self.waker.lock().clone();
+                if let Some(waker) = waker {
+                    being_woken_here(self, || calmly(|| waker.wake_by_ref()));
+                }
+            }
+            drop(turn);
         }
     }
 
@@ -132,6 +170,38 @@ impl Waiting {
         // pending, and nobody else would wake it (found with loom).
         self.wake();
     }
+}
+
+/// A call whose caller is being woken on this thread, and those further out.
+struct Woken {
+    waiting: *const Waiting,
+    outer: *const Woken,
+}
+
+thread_local! {
+    static WOKEN: Cell<*const Woken> = const { Cell::new(ptr::null()) };
+}
+
+/// Runs `wake`, which does not unwind, with `waiting` as the call that is being woken on this thread.
+fn being_woken_here(waiting: &Waiting, wake: impl FnOnce()) {
+    let outer = WOKEN.with(Cell::get);
+    let woken = Woken { waiting, outer };
+    WOKEN.with(|innermost| innermost.set(&raw const woken));
+    wake();
+    WOKEN.with(|innermost| innermost.set(outer));
+}
+
+fn is_being_woken_here(waiting: &Waiting) -> bool {
+    let mut woken = WOKEN.with(Cell::get);
+    while !woken.is_null() {
+        // SAFETY: it is on this thread's stack, below, and is unset before it goes.
+        let here = unsafe { &*woken };
+        if ptr::eq(here.waiting, waiting) {
+            return true;
+        }
+        woken = here.outer;
+    }
+    false
 }
 
 /// Runs a caller's waker: what panics in it, or in the drop of its panic's payload, must not unwind into a
@@ -307,5 +377,31 @@ mod tests {
         calls.add(later.clone());
         assert!(!next.cancel.load(SeqCst) && !later.cancel.load(SeqCst));
         assert_eq!(calls.cancel_all(calls.run()), 2);
+    }
+
+    /// A caller's executor may poll the call inside `wake`: that sets another waker, and clears it at the end.
+    #[test]
+    fn a_call_may_be_polled_inside_the_wake() {
+        struct Caller(std::sync::Mutex<Option<Arc<Waiting>>>, AtomicU64);
+        impl std::task::Wake for Caller {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.1.fetch_add(1, SeqCst);
+                let Some(waiting) = self.0.lock().unwrap().take() else { return };
+                waiting.set_waker(&self.clone().into());
+                // What is to be woken meanwhile is woken afterwards.
+                waiting.wake();
+                assert_eq!(self.1.load(SeqCst), 1);
+                waiting.set_waker(Waker::noop());
+                waiting.set_waker(&self.into());
+            }
+        }
+        let caller = std::sync::Arc::new(Caller(std::sync::Mutex::new(None), AtomicU64::new(0)));
+        let waiting = Waiting::new(&caller.clone().into());
+        *caller.0.lock().unwrap() = Some(waiting.clone());
+        waiting.wake();
+        assert_eq!(caller.1.load(SeqCst), 2);
+        waiting.clear_waker();
+        waiting.wake();
+        assert_eq!((caller.1.load(SeqCst), std::sync::Arc::strong_count(&caller)), (2, 1));
     }
 }

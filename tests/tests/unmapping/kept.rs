@@ -1,9 +1,15 @@
 //! What a plugin was lent and forgot, what it keeps in its statics, what it leaks, and what a caller forgets.
 
 use std::{
+    future::Future,
     mem,
-    pin::pin,
-    task::{Context, Waker},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
+    task::{Context, Wake, Waker},
     thread,
 };
 
@@ -170,6 +176,45 @@ fn a_call_that_its_caller_forgot_does_not_keep_the_library() {
             }
             let receipt = house.gone("clinging").await;
             assert_eq!((receipt.cancelled, receipt.stop), (2, StopOutcome::Ok));
+        });
+    });
+}
+
+/// An executor that polls its one task inside the wake.
+struct AtOnce {
+    task: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    woken: AtomicBool,
+}
+
+impl Wake for AtOnce {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, SeqCst);
+        while self.woken.load(SeqCst) {
+            // Being polled: whoever is at it looks again.
+            let Ok(mut task) = self.task.try_lock() else { return };
+            self.woken.store(false, SeqCst);
+            let waker = Waker::from(self.clone());
+            if task.as_mut().is_some_and(|it| it.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()) {
+                *task = None;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_call_that_is_polled_inside_the_wake_is_cancelled_like_any_other() {
+    child(&["clinging"]).run(|| {
+        block_on(async {
+            let mut house = House::with(|builder| builder.drain_timeout(SHORT)).await;
+            house.load("clinging").await;
+            let (flag, (tell, told)) = (Flag::new(), mpsc::channel());
+            let (host, argument) = (house.host.clone(), flag.argument().to_owned());
+            let task = async move { tell.send(host.invoke("clinging", "hang", argument).await).unwrap() };
+            let task = Mutex::new(Some(Box::pin(task) as _));
+            Arc::new(AtOnce { task, woken: AtomicBool::new(false) }).wake();
+            assert!(flag.is_inside());
+            assert_eq!(house.gone("clinging").await.cancelled, 1);
+            assert_eq!(told.recv().unwrap().unwrap_err().code(), "cancelled");
         });
     });
 }
