@@ -143,6 +143,38 @@ fn start_stop_and_unload_say_what_they_did() {
 }
 
 #[test]
+fn what_is_retained_is_listed_until_it_is_gone() {
+    let folder = Folder::new();
+    let clinging = oxide_tests::plugin("clinging");
+    let config = folder.write("host.toml", "thread_timeout = '10ms'\n");
+    let mut host = folder.host(["run", "--config", &config, clinging.to_str().expect("text")]);
+    host.wait_for("loaded clinging");
+    let flag = folder.path("flag");
+    folder.run(["invoke", "clinging", "thread", flag.to_str().expect("text")]).expect(0);
+    let ended = folder.run(["unload", "clinging"]).expect(0);
+    assert!(ended.stderr.contains("but its library is still mapped"), "{ended:?}");
+    assert!(ended.stderr.contains("held by thread: "), "{ended:?}");
+
+    let retained = folder.run(["retained", "--json"]).expect(0).json();
+    assert_eq!(
+        (&retained[0]["id"], &retained[0]["generation"]),
+        (&json!("clinging"), &json!(1)),
+        "{retained}"
+    );
+    assert_eq!(retained[0]["retained_by"][0]["holder"], "thread", "{retained}");
+    assert_eq!(folder.json("GET", "/v1/retained", "").1, retained);
+    assert!(folder.run(["retained"]).expect(0).stdout.contains("thread: "));
+    assert!(folder.run(["list"]).expect(0).stderr.contains("1 unloaded library is still mapped"));
+    let metrics = String::from_utf8(folder.http("GET", "/metrics", b"").1).expect("text");
+    assert!(metrics.contains("oxide_retained 1"), "{metrics}");
+
+    fs::write(&flag, "").expect("written");
+    host.wait_for("its library, which was retained, is gone");
+    assert_eq!(folder.run(["retained", "--json"]).expect(0).json(), json!([]));
+    assert!(folder.run(["events"]).expect(0).stdout.contains("module_unmapped clinging"));
+}
+
+#[test]
 fn an_invoke_gives_back_the_replys_bytes_and_nothing_else() {
     let folder = Folder::new();
     let echo = plugin(&folder, "echo");
