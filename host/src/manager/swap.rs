@@ -111,7 +111,11 @@ pub(crate) async fn swap(
         job.run(source, options).await.map_err(|failure| failed(entry, &old, failure))?;
     let Switched { old, now, was, inside, state_moved, held_calls, held_for, forgotten } = switched;
     // Its copy is removed meanwhile: the disk may take its time.
-    let removed = hook::run_blocking(READING, move || drop(forgotten), drop);
+    let removed = async {
+        if forgotten.is_some() {
+            hook::run_blocking(READING, move || drop(forgotten), drop).await;
+        }
+    };
     if let Some(probation) = options.probation {
         probation::begin(shared, loading, entry, &now, probation);
     }
@@ -122,7 +126,7 @@ pub(crate) async fn swap(
         was,
         runtime: asker.runtime.clone(),
     };
-    let (receipt, _) = tokio::join!(leaving.end(inside, under_way), removed);
+    let (receipt, ()) = tokio::join!(leaving.end(inside, under_way), removed);
     Ok(SwapReport {
         id: entry.id.as_ref().to_owned(),
         from: old.generation.number,

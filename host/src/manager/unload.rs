@@ -26,8 +26,11 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     set_state(entry, ModuleState::Stopping);
     let present = entry.present();
     // The copies go with the libraries, not with the last handle to the module.
-    let copies = (present.build.lock().take(), entry.previous.lock().take());
-    hook::run_blocking(READING, move || drop(copies), drop).await;
+    drop(present.build.lock().take());
+    let previous = entry.previous.lock().take();
+    if previous.is_some() {
+        hook::run_blocking(READING, move || drop(previous), drop).await;
+    }
     let drain = drain(shared, entry, &present).await;
     let ended = end(shared, &entry.id, &present, was, &drain, runtime).await;
 
