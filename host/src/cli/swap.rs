@@ -3,7 +3,6 @@
 use std::{path::PathBuf, time::Duration};
 
 use hyper::Method;
-use serde_json::Value;
 
 use super::{
     Context, Exit, Failure, Printer,
@@ -61,16 +60,16 @@ impl Swap {
             probation_errors: self.probation_errors,
             dry_run: self.dry_run.then_some(true),
         };
-        let answer: Value = context.host().await?.call(Method::POST, &path, Some(&request)).await?;
+        let mut host = context.host().await?;
         if self.dry_run {
-            let found: DryRun = understood(&answer)?;
+            let found: DryRun = host.call(Method::POST, &path, Some(&request)).await?;
             dry_run_lines(&found).iter().for_each(|line| context.printer.say(line));
+            if context.printer.json() {
+                context.printer.value(&found)?;
+            }
         } else {
-            let report: SwapReport = understood(&answer)?;
-            say_swapped(&context.printer, &report, self.probation);
-        }
-        if context.printer.json() {
-            context.printer.value(&answer)?;
+            let report: SwapReport = host.call(Method::POST, &path, Some(&request)).await?;
+            tell(&context.printer, &report, self.probation)?;
         }
         Ok(Exit::Done)
     }
@@ -80,20 +79,14 @@ impl Rollback {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
         let path = module_path(&self.id, &["rollback"])?;
         let report: SwapReport = context.host().await?.call(Method::POST, &path, None::<&()>).await?;
-        say_swapped(&context.printer, &report, None);
-        if context.printer.json() {
-            context.printer.value(&report)?;
-        }
+        tell(&context.printer, &report, None)?;
         Ok(Exit::Done)
     }
 }
 
-fn understood<T: serde::de::DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
-    super::client::parse(answer.to_string().as_bytes())
-}
-
-fn say_swapped(printer: &Printer, report: &SwapReport, probation: Option<Duration>) {
+fn tell(printer: &Printer, report: &SwapReport, probation: Option<Duration>) -> Result<(), Failure> {
     lines(report, probation).iter().for_each(|line| printer.say(line));
+    if printer.json() { printer.value(report) } else { Ok(()) }
 }
 
 fn lines(report: &SwapReport, probation: Option<Duration>) -> Vec<String> {
