@@ -131,10 +131,11 @@ impl Hold {
         }
         if place.is_none() {
             held.next += 1;
-            held.count += 1;
         }
         let number = *place.get_or_insert(held.next);
         let before = held.calls.insert(number, waker);
+        // Also one that an earlier hold let go, and that this one meets before it is inside.
+        held.count += u64::from(before.is_none());
         let full = held.calls.len() > self.limit;
         drop(held);
         drop(before);
@@ -228,6 +229,20 @@ mod tests {
             Some(turned_away)
         });
         assert_eq!(entered, Entered::In(3));
+    }
+
+    #[test]
+    fn who_meets_a_second_hold_before_it_is_inside_keeps_its_place_and_is_counted_again() {
+        let hold = Hold::new(10);
+        let mut places = [None; 2];
+        hold.begin();
+        assert_eq!(hold.enter_or_wait(&mut places[0], Waker::noop(), shut), Entered::Held);
+        assert_eq!(hold.end().count, 1);
+        hold.begin();
+        assert_eq!(hold.enter_or_wait(&mut places[1], Waker::noop(), shut), Entered::Held);
+        assert_eq!(hold.enter_or_wait(&mut places[0], Waker::noop(), shut), Entered::Held);
+        assert!(places[0] < places[1]);
+        assert_eq!(hold.end().count, 2);
     }
 
     #[test]
