@@ -124,6 +124,11 @@ impl Burial {
         self.tried_again.load(SeqCst) && !self.is_for_good()
     }
 
+    /// Whether it is a generation of the module with this number.
+    pub(crate) fn is_of(&self, module: u64) -> bool {
+        matches!(&self.generation.object, Object::Foreign(foreign) if foreign.lending().module_number == module)
+    }
+
     /// What it looks like from outside.
     pub(crate) fn retained(&self) -> Retained {
         Retained {

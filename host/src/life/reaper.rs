@@ -21,18 +21,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What is retained in this process, in the order in which it was.
 static RETAINED: LazyLock<Mutex<Vec<Arc<Burial>>>> = LazyLock::new(Mutex::default);
 
-/// Generations that have been replaced and in which calls are still under way: their number, and what to say of them.
-static LINGERING: LazyLock<Mutex<BTreeMap<u64, Tell>>> = LazyLock::new(Mutex::default);
+/// Generations that nobody can end yet: their number, their module's, and what to say of them.
+static LINGERING: LazyLock<Mutex<BTreeMap<u64, (u64, Tell)>>> = LazyLock::new(Mutex::default);
 
 type Tell = Box<dyn Fn() -> Retained + Send>;
 
-/// Lists a generation that cannot be ended yet because calls are inside; until this is dropped.
+/// Lists a generation that cannot be ended yet because somebody is inside; until this is dropped.
 pub(crate) struct Lingering(u64);
 
 impl Lingering {
-    /// `number` is unique in this process.
-    pub(crate) fn list(number: u64, tell: Tell) -> Self {
-        LINGERING.lock().insert(number, tell);
+    /// `number` is unique in this process, and so is that of its `module`.
+    pub(crate) fn list(number: u64, module: u64, tell: Tell) -> Self {
+        LINGERING.lock().insert(number, (module, tell));
         Self(number)
     }
 }
@@ -51,7 +51,17 @@ static AT_WORK: AtomicBool = AtomicBool::new(false);
 pub(crate) fn retained() -> Vec<Retained> {
     let burials = RETAINED.lock().clone();
     let mut all: Vec<_> = burials.iter().map(|burial| burial.retained()).collect();
-    all.extend(LINGERING.lock().values().map(|tell| tell()));
+    all.extend(LINGERING.lock().values().map(|(_, tell)| tell()));
+    all
+}
+
+/// What is retained of the module with this number, whose id others may have had before, or have in another host.
+pub(crate) fn retained_of(module: u64) -> Vec<Retained> {
+    let burials = RETAINED.lock().clone();
+    let of_it = burials.iter().filter(|burial| burial.is_of(module));
+    let mut all: Vec<_> = of_it.map(|burial| burial.retained()).collect();
+    let lingering = LINGERING.lock();
+    all.extend(lingering.values().filter(|(of, _)| *of == module).map(|(_, tell)| tell()));
     all
 }
 

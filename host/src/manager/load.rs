@@ -7,6 +7,7 @@ use std::{
 };
 
 use oxide_plugin_api::{Event, ModuleKind, ModuleMetadata};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -32,10 +33,10 @@ use crate::{
         generation::{Generation, Origin, unique_number},
         hook, loader,
         object::Object,
-        reaper,
+        reaper::{self, Lingering},
         undertaker::{self, Holders, Patience},
     },
-    report::{StopOutcome, SwapStep},
+    report::{Holder, Retained, Retention, StopOutcome, SwapStep},
 };
 
 /// How long reading, copying or removing a file may take.
@@ -178,7 +179,7 @@ pub(crate) async fn make(
         .map_err(Failure::at(SwapStep::Open))?;
     let services = Arc::new(ManagerServices::new(shared.bus.clone()));
     let lending = Lending::new(plan.id.clone(), plan.module, unique, plan.number, services);
-    let module = create(shared, &plan.id, library, lending, origin.clone())
+    let module = create(shared, plan, library, lending, origin.clone())
         .await
         .map_err(Failure::at(SwapStep::Constructor))?;
     Ok(Arc::new(Generation::foreign(plan.number, module, origin)))
@@ -291,29 +292,36 @@ async fn open(
 /// Runs the constructor on a life thread.
 async fn create(
     shared: &Arc<Shared>,
-    module: &Arc<str>,
+    plan: &Plan,
     library: CheckedLibrary,
     lending: Arc<Lending>,
     origin: Origin,
 ) -> Result<ForeignModule> {
     let limit = shared.limits.init;
     let patience = shared.limits.patience();
+    let (number, unique) = (plan.number, lending.generation);
     let unmade =
-        move |not_made: Box<NotMade>, origin| Arc::new(Generation::foreign(0, not_made.module, origin));
-    let (late_name, late_origin) = (module.as_ref().to_owned(), origin.clone());
+        move |not_made: Box<NotMade>, origin| Arc::new(Generation::foreign(number, not_made.module, origin));
+    let (late_name, late_origin) = (plan.id.as_ref().to_owned(), origin.clone());
+    let overdue = Arc::new(Mutex::new(Overdue::NotYet));
+    let is_over = overdue.clone();
     let made = hook::run_blocking(
         limit,
         move || ForeignModule::create(library, lending),
         move |late| {
             let generation = match late {
-                Ok(made) => Arc::new(Generation::foreign(0, made, late_origin)),
+                Ok(made) => Arc::new(Generation::foreign(number, made, late_origin)),
                 Err(not_made) => unmade(not_made, late_origin),
             };
-            kernel::spawn(async move { bury(&late_name, generation, patience).await });
+            kernel::spawn(async move {
+                bury(&late_name, generation, patience).await;
+                let listed = std::mem::replace(&mut *is_over.lock(), Overdue::Over);
+                drop(listed);
+            });
         },
     )
     .await;
-    let module = module.as_ref().to_owned();
+    let module = plan.id.as_ref().to_owned();
     match made {
         Some(Ok(made)) => Ok(made),
         Some(Err(not_made)) => {
@@ -321,8 +329,33 @@ async fn create(
             bury(&module, unmade(not_made, origin), patience).await;
             Err(error)
         }
-        None => Err(KernelError::HookTimedOut { module, hook: "the constructor", after: limit }),
+        None => {
+            let mut overdue = overdue.lock();
+            if matches!(*overdue, Overdue::NotYet) {
+                *overdue = Overdue::Listed(list_constructor(plan, unique));
+            }
+            Err(KernelError::HookTimedOut { module, hook: "the constructor", after: limit })
+        }
     }
+}
+
+/// What became of a constructor that ran past its deadline.
+enum Overdue {
+    NotYet,
+    /// It still runs, and keeps its library.
+    Listed(#[expect(dead_code, reason = "kept to be dropped")] Lingering),
+    Over,
+}
+
+fn list_constructor(plan: &Plan, unique: u64) -> Lingering {
+    let detail = "its constructor, which ran past its deadline, is still running".to_owned();
+    let retained = Retained {
+        id: plan.id.as_ref().to_owned(),
+        generation: plan.number,
+        path: plan.path.clone(),
+        retained_by: vec![Retention { holder: Holder::Call, count: 1, detail }],
+    };
+    Lingering::list(unique, plan.module, Box::new(move || retained.clone()))
 }
 
 /// Ends a generation that was never registered.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -26,7 +27,7 @@ use super::{
     registry::{Entry, Shared},
 };
 use crate::{
-    boundary::frames::{self, Chain},
+    boundary::frames::{self, Chain, Frame},
     error::{KernelError, Result},
     kernel,
     life::{hook, pool},
@@ -67,6 +68,12 @@ impl Item {
     /// Whether the module itself sent it, or somebody on its behalf.
     fn is_from(&self, entry: &Entry) -> bool {
         self.chain.as_ref().is_some_and(|chain| chain.iter().any(|frame| frame.module == entry.number))
+    }
+
+    /// Whether it comes back from inside one of the module's calls or messages, which a drain waits for.
+    fn comes_back_to(&self, entry: &Entry) -> bool {
+        let is_inside = |frame: &Frame| frame.module == entry.number && frame.is_call;
+        self.chain.as_ref().is_some_and(|chain| chain.iter().any(is_inside))
     }
 }
 
@@ -195,6 +202,10 @@ impl Mailbox {
             {
                 (!lines.calls.is_empty()).then_some(0)
             }
+            // What a task of its own sends waits in the row like anybody's.
+            ModuleState::Running if entry.hold.is_on() => {
+                lines.calls.iter().position(|item| item.comes_back_to(entry))
+            }
             _ => lines.calls.iter().position(|item| item.is_from(entry)),
         };
         match at.and_then(|at| lines.calls.remove(at)) {
@@ -276,7 +287,7 @@ async fn call(entry: &Arc<Entry>, item: &Item, begun: oneshot::Sender<()>) -> Re
     let mut call = std::pin::pin!(Invoke::new(entry, method, payload));
     let chain = item.chain.as_deref().unwrap_or(&[]);
     let mut begun = Some(begun);
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         let _entered = item.runtime.as_ref().map(Handle::enter);
         let polled = frames::within_chain(chain, || call.as_mut().poll(context));
         // One that a swap holds has not begun.
@@ -370,12 +381,15 @@ async fn deliver_messages(shared: Arc<Shared>, entry: Arc<Entry>) {
                     continue;
                 };
                 let failures = ticket.failures().cloned();
-                let hook = ticket.object.on_message(item.envelope, item.runtime);
+                // A ticket as a call has one: what comes back from inside is let in while the module drains.
+                let frame = Frame { module: entry.number, generation: ticket.unique, is_call: true };
+                let mut hook = ticket.object.on_message(item.envelope, item.runtime);
+                let hook = poll_fn(move |context| frames::within(frame, || hook.as_mut().poll(context)));
                 let limit = shared.limits.message;
                 entry.mailbox.delivering.store(true, SeqCst);
                 tokio::select! {
                     biased;
-                    run = hook::run((ticket, permit), limit, hook) => {
+                    run = hook::run((ticket, permit), limit, Box::pin(hook)) => {
                         if let Err(error) = result_of(&entry.id, "on_message", limit, run) {
                             if let Some(failures) = failures {
                                 match error {

@@ -151,7 +151,7 @@ pub(crate) fn is_the_same_module(entry: &Entry, present: &Present, own_id: &str)
 
 /// How a failed step reads.
 pub(crate) fn failed(entry: &Entry, present: &Present, Failure { step, error }: Failure) -> KernelError {
-    if is_no_failed_swap(&error) {
+    if is_no_failed_swap(step, &error) {
         return error;
     }
     let (module, generation) = (entry.id.as_ref().to_owned(), present.generation.number);
@@ -159,22 +159,39 @@ pub(crate) fn failed(entry: &Entry, present: &Present, Failure { step, error }: 
 }
 
 /// Whether there was nothing to swap, rather than a swap that failed at a step.
-fn is_no_failed_swap(error: &KernelError) -> bool {
-    matches!(
-        error,
+fn is_no_failed_swap(step: SwapStep, error: &KernelError) -> bool {
+    match error {
         KernelError::SameBuild { .. }
-            | KernelError::NoPreviousBuild(_)
-            | KernelError::Superseded { .. }
-            | KernelError::TooManyRetained { .. }
-            | KernelError::UnknownModule(_)
-            | KernelError::LoaderStuck(_)
-    )
+        | KernelError::NoPreviousBuild(_)
+        | KernelError::Superseded { .. }
+        | KernelError::TooManyRetained { .. }
+        | KernelError::UnknownModule(_) => true,
+        // By another library; later on it would be the new build's own.
+        KernelError::LoaderStuck(_) => step == SwapStep::Inspect,
+        _ => false,
+    }
 }
 
 /// As [semantic versions](https://semver.org) are compared; nothing is known of others.
 pub(crate) fn is_downgrade(from: &str, to: &str) -> bool {
     let version = |text: &str| semver::Version::parse(text).ok();
     matches!((version(from), version(to)), (Some(from), Some(to)) if to < from)
+}
+
+/// Where a new build's bytes are.
+enum Bytes {
+    At(PathBuf),
+    /// In the copy of an earlier build, which stays until they have been read, whatever becomes of the module.
+    Of(StagedFile),
+}
+
+impl Bytes {
+    fn path(&self) -> &Path {
+        match self {
+            Self::At(path) => path,
+            Self::Of(staged) => staged.path(),
+        }
+    }
 }
 
 pub(super) struct Job<'a> {
@@ -194,7 +211,7 @@ impl Job<'_> {
         let (path, read, config) = match source {
             Source::File(path) => {
                 let config = present.as_ref().map(|build| build.config.clone()).unwrap_or_default();
-                (path.clone(), path, options.config.clone().unwrap_or(config))
+                (path.clone(), Bytes::At(path), options.config.clone().unwrap_or(config))
             }
             Source::Previous { of } => {
                 if of.is_some_and(|unique| unique != self.old.generation.unique) {
@@ -204,7 +221,7 @@ impl Job<'_> {
                 let previous = self.entry.previous.lock().clone();
                 let none = || KernelError::NoPreviousBuild(self.entry.id.as_ref().to_owned());
                 let build = previous.ok_or_else(none).map_err(Failure::at(SwapStep::Inspect))?;
-                (build.path, build.staged.path().to_owned(), build.config)
+                (build.path, Bytes::Of(build.staged), build.config)
             }
         };
         let same_as = present.map(|build| build.staged).filter(|_| !options.force);
@@ -233,8 +250,7 @@ impl Job<'_> {
         if let Some(stuck) = loader::stuck() {
             return Err(stuck);
         }
-        let mut kept = reaper::retained();
-        kept.retain(|kept| *kept.id == *self.entry.id);
+        let kept = reaper::retained_of(self.entry.number);
         if kept.len() < self.shared.limits.retained.max(1) {
             return Ok(());
         }
@@ -253,17 +269,17 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// `read` is where the bytes are, `path` where they came from.
+    /// `path` is where the bytes came from.
     async fn inspect_and_stage(
         &self,
         path: &Path,
-        read: PathBuf,
+        read: Bytes,
         same_as: Option<StagedFile>,
     ) -> Result<StagedFile, Failure> {
         let (loading, origin) = (self.loading.clone(), path.to_owned());
         let differs = self.differs(same_as);
         let work = move || {
-            let file = inspected(&loading, &read)?;
+            let file = inspected(&loading, read.path())?;
             differs(&file)?;
             StagedFile::write_as(&loading.staging, &file, &origin).map_err(Failure::at(SwapStep::Stage))
         };
@@ -371,7 +387,8 @@ impl Leaving {
                 retained_by: vec![calls_inside(seat.gate().inside())],
             };
             let is_mapped = matches!(self.old.generation.object, Object::Foreign(_));
-            let listed = is_mapped.then(|| Lingering::list(self.old.generation.unique, Box::new(tell)));
+            let (unique, module) = (self.old.generation.unique, self.entry.number);
+            let listed = is_mapped.then(|| Lingering::list(unique, module, Box::new(tell)));
             let receipt = self.end_late(inside).await;
             drop(listed);
             if receipt.unmapped {
