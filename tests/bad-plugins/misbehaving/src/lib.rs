@@ -5,13 +5,19 @@
 //! - the configuration: `{"start": "panic", "stop": ["publish:bye", "hang"]}` says what each hook does;
 //! - a call: the method is the verb, the payload its argument; the method `do` takes a list of deeds;
 //! - `ORDERS`, bytes in the file that the tests overwrite: what happens before there is a configuration.
+//!
+//! With `{"state": {"version": N}}` in its configuration it has a state: what `add` counted and what `on_message`
+//! got. `"least": N` fills it up to so many bytes. `"save_state 2"` is what `save_state` does the second time.
 #![forbid(unsafe_code)]
 
 use std::{
     future::{pending, poll_fn},
     panic::panic_any,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU32, Ordering::SeqCst},
+    },
     task::{Poll, Waker},
     thread,
     time::Duration,
@@ -43,6 +49,8 @@ struct Misbehaving {
     config: Value,
     bus: Option<MessageBus>,
     received: Mutex<Vec<Envelope>>,
+    count: AtomicI64,
+    saves: AtomicU32,
     subscriptions: Mutex<Vec<Subscription>>,
     wakers: Mutex<Vec<Waker>>,
 }
@@ -142,6 +150,8 @@ impl Misbehaving {
             config: Value::Null,
             bus: None,
             received: Mutex::default(),
+            count: AtomicI64::new(0),
+            saves: AtomicU32::new(0),
             subscriptions: Mutex::default(),
             wakers: Mutex::default(),
         }
@@ -217,6 +227,10 @@ impl Misbehaving {
                 return Payload::json(&json!({ "envelope": envelope, "missed": missed }));
             }
             "received" => return Payload::json(&*lock(&self.received)),
+            "add" => {
+                let amount = argument.parse().unwrap_or(1);
+                return Payload::json(&(self.count.fetch_add(amount, SeqCst) + amount));
+            }
             "spawn" => {
                 let argument = argument.to_owned();
                 drop(task::spawn(async move {
@@ -253,6 +267,11 @@ impl Misbehaving {
                 .await;
             }
             "wake" => lock(&self.wakers).drain(..).for_each(Waker::wake),
+            // The next number, and whose it is.
+            "tally" => {
+                let count = self.count.fetch_add(1, SeqCst) + 1;
+                return Payload::json(&(&self.config["life"], &self.config["build"], count));
+            }
             "config" => return Payload::json(&self.config),
             other => return Err(Error::unknown_method(other)),
         }
@@ -288,6 +307,19 @@ impl Module for Misbehaving {
         self.follow("init").await
     }
 
+    async fn restore_state(&mut self, state: SavedState) -> Result<()> {
+        self.follow("restore_state").await?;
+        let expected = &self.config["state"]["version"];
+        if *expected != state.version {
+            let found = state.version;
+            return Err(Error::new(format_args!("the state has version {found}, expected {expected}")));
+        }
+        let (count, received) = serde_json::from_slice(&state.bytes)?;
+        *self.count.get_mut() = count;
+        *lock(&self.received) = received;
+        Ok(())
+    }
+
     async fn start(&mut self) -> Result<()> {
         self.follow("start").await
     }
@@ -315,6 +347,18 @@ impl Module for Misbehaving {
     async fn on_message(&self, envelope: Envelope) -> Result<()> {
         lock(&self.received).push(envelope);
         self.follow("on_message").await
+    }
+
+    async fn save_state(&self) -> Result<Option<SavedState>> {
+        let time = self.saves.fetch_add(1, SeqCst) + 1;
+        self.follow("save_state").await?;
+        self.follow(&format!("save_state {time}")).await?;
+        let form = &self.config["state"];
+        let Some(version) = form["version"].as_u64() else { return Ok(None) };
+        let mut bytes = serde_json::to_vec(&(self.count.load(SeqCst), &*lock(&self.received)))?;
+        let least = form["least"].as_u64().unwrap_or(0);
+        bytes.resize(bytes.len().max(usize::try_from(least)?), b' ');
+        Ok(Some(SavedState { version: u32::try_from(version)?, bytes }))
     }
 
     async fn stop(&mut self) -> Result<()> {
