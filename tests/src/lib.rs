@@ -4,6 +4,7 @@ pub mod build;
 pub mod child;
 pub mod house;
 pub mod misbehave;
+pub mod swaps;
 pub mod wait;
 
 use std::{error::Error, path::Path, time::Duration};

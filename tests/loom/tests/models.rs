@@ -67,6 +67,16 @@ fn a_call_that_a_swap_holds_goes_into_the_new_generation() {
 }
 
 #[test]
+fn a_call_that_one_swap_let_go_may_be_held_by_the_next() {
+    with_both(2, seat::held_twice);
+}
+
+#[test]
+fn a_call_that_comes_back_is_let_in_while_others_are_held() {
+    with_both(3, seat::held_and_come_back);
+}
+
+#[test]
 fn a_call_that_a_swap_held_in_vain_goes_into_the_old_generation() {
     with_both(3, || seat::held_and_given_up(1));
     with_both(1, || seat::held_and_given_up(2));

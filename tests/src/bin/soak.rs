@@ -1,8 +1,10 @@
 //! Loads, starts, calls, stops and unloads a plugin over and over, and fails when anything of it is left:
-//! `soak [CYCLES]`, 10,000 unless said otherwise, for `echo` and for `everything`.
+//! `soak [CYCLES]`, 10,000 unless said otherwise, for `echo` and for `everything`. And swaps a module under load over and
+//! over: `soak swap [SWAPS|SECONDSs]`, 10,000 unless said otherwise, with a state and without one.
 //!
 //! After the first 500 cycles the process may grow by 32 KiB per 1,000, its threads and file descriptors not at
-//! all. Calls come from the workers of a runtime and from a thread of its blocking pool.
+//! all. Calls come from the workers of a runtime and from a thread of its blocking pool; under swaps from four tasks,
+//! and from two threads over the socket.
 
 use std::{
     fs,
@@ -12,7 +14,10 @@ use std::{
 };
 
 use oxide_host::Host;
-use oxide_tests::build;
+use oxide_tests::{
+    build,
+    swaps::{self, Swaps, Until},
+};
 
 /// The cycles before it is looked at for the first time.
 const WARM: usize = 500;
@@ -54,7 +59,9 @@ impl Process {
 }
 
 fn main() -> ExitCode {
-    let cycles = std::env::args().nth(1).map_or(10_000, |cycles| cycles.parse().expect("a number of cycles"));
+    let mut args = std::env::args().skip(1).peekable();
+    let swaps = args.next_if_eq("swap").is_some();
+    let amount = args.next().unwrap_or_else(|| "10000".to_owned());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -62,11 +69,53 @@ fn main() -> ExitCode {
         .thread_keep_alive(Duration::from_secs(3600))
         .build()
         .expect("a runtime");
-    let good = [("echo", "echo"), ("everything", "work")].into_iter().all(|(package, method)| {
-        let library = build::stripped_release(package);
-        runtime.block_on(soak(package, method, &library, cycles))
-    });
+    let good = if swaps {
+        let until = match amount.strip_suffix('s') {
+            Some(seconds) => Until::Time(Duration::from_secs(seconds.parse().expect("a number of seconds"))),
+            None => Until::Swaps(amount.parse().expect("a number of swaps")),
+        };
+        [true, false].into_iter().all(|stateful| runtime.block_on(soak_swaps(stateful, until)))
+    } else {
+        let cycles = amount.parse().expect("a number of cycles");
+        [("echo", "echo"), ("everything", "work")].into_iter().all(|(package, method)| {
+            let library = build::stripped_release(package);
+            runtime.block_on(soak(package, method, &library, cycles))
+        })
+    };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Swaps as quickly as they can be done, or every 20 ms when it is the time that counts. One in ten has a failing one
+/// before it.
+async fn soak_swaps(stateful: bool, until: Until) -> bool {
+    let name = if stateful { "swap with a state" } else { "swap without a state" };
+    let library = build::stripped_release("misbehaving");
+    let mut bytes = fs::read(&library).expect("it has just been built");
+    bytes.push(0);
+    let other = oxide_tests::misbehave::changed("misbehaving", &bytes);
+    let (pace, warm) = match until {
+        Until::Swaps(swaps) => (Duration::from_micros(1), WARM.min(swaps / 2)),
+        Until::Time(_) => (Duration::from_millis(20), WARM),
+    };
+    let other = other.as_ref().to_owned();
+    let what = Swaps { library, other, stateful, callers: 4, sockets: 2, pace, until, fail_each: 10 };
+    let began = Instant::now();
+    let (mut first, mut last) = (None, None);
+    let outcome = swaps::run(&what, |_, swaps| {
+        if swaps == warm {
+            first = Some((swaps, Process::now()));
+        }
+        if swaps.is_multiple_of(50) {
+            last = Some((swaps, Process::now()));
+        }
+    })
+    .await;
+    println!("{name}: in {:.1} s: {outcome:?}", began.elapsed().as_secs_f64());
+    let (Some((from, first)), Some((to, last))) = (first, last) else {
+        println!("{name}: FAILED: fewer than {warm} swaps, so nothing was measured");
+        return false;
+    };
+    judge(name, (to - from).max(1), first, last, Vec::new())
 }
 
 async fn soak(package: &str, method: &'static str, library: &Path, cycles: usize) -> bool {
@@ -94,12 +143,27 @@ async fn soak(package: &str, method: &'static str, library: &Path, cycles: usize
     let retained = host.retained().len();
     let (at, first) = first.expect("more than one cycle");
     let last = Process::now();
-    let growth = (last.resident_kib as f64 - first.resident_kib as f64) * 1000.0 / (cycles - at) as f64;
     println!(
         "{package}: {cycles} cycles in {:.1} s; mapped after an unload {still_mapped}, at the end {retained}; \
-         resident {} → {} KiB ({growth:+.1} per 1,000); threads {} → {}; files {} → {}; mappings {} → {}; \
          leaked per cycle {leaked:?} bytes",
         began.elapsed().as_secs_f64(),
+    );
+    let gone = (retained == 0 && still_mapped == 0, "something stayed mapped".to_owned());
+    judge(package, cycles - at, first, last, vec![gone])
+}
+
+/// Says how the process has changed within so many cycles, and whether that may be. `verdicts` are further ones.
+fn judge(
+    name: &str,
+    cycles: usize,
+    first: Process,
+    last: Process,
+    mut verdicts: Vec<(bool, String)>,
+) -> bool {
+    let measured = cycles as f64 / 1000.0;
+    let growth = (last.resident_kib as f64 - first.resident_kib as f64) / measured;
+    println!(
+        "{name}: resident {} → {} KiB ({growth:+.1} per 1,000); threads {} → {}; files {} → {}; mappings {} → {}",
         first.resident_kib,
         last.resident_kib,
         first.threads,
@@ -109,18 +173,16 @@ async fn soak(package: &str, method: &'static str, library: &Path, cycles: usize
         first.mappings,
         last.mappings,
     );
-    let measured = (cycles - at) as f64 / 1000.0;
-    let allowed = MAY_GROW + if cycles - at < LONG { SLACK / measured } else { 0.0 };
-    let verdicts = [
-        (retained == 0 && still_mapped == 0, "something stayed mapped".to_owned()),
+    let allowed = MAY_GROW + if cycles < LONG { SLACK / measured } else { 0.0 };
+    verdicts.extend([
         (growth <= allowed, format!("it grew by {growth:.1} KiB per 1,000, {allowed:.1} allowed")),
         (last.threads <= first.threads + POOL, "threads were left".to_owned()),
         (last.files <= first.files, "file descriptors were left".to_owned()),
-    ];
+    ]);
     let failed: Vec<_> = verdicts.iter().filter(|(good, _)| !good).map(|(_, why)| why.as_str()).collect();
     match failed.as_slice() {
-        [] => println!("{package}: ok; {allowed:.1} KiB per 1,000 were allowed"),
-        _ => println!("{package}: FAILED: {}", failed.join("; ")),
+        [] => println!("{name}: ok; {allowed:.1} KiB per 1,000 were allowed"),
+        _ => println!("{name}: FAILED: {}", failed.join("; ")),
     }
     failed.is_empty()
 }

@@ -186,6 +186,62 @@ pub fn held_and_switched(callers: usize) {
     vacate(&seats, new_seat, &new);
 }
 
+/// Two swaps with a hold, one after the other: a call that the first one let go may be held by the second.
+pub fn held_twice() {
+    let seats = Seats::new();
+    let (mut old, mut seat, route) = first(&seats);
+    let hold = Arc::new(Hold::new(1));
+    let caller = calls(&route, &hold, 1);
+    for number in [2, 3] {
+        hold.begin();
+        seat.gate().shut();
+        block_on(seat.gate().drained());
+        old.there.goes();
+        let new = Occupant::new(number);
+        let new_seat = seats.take(new.clone());
+        new_seat.gate().open();
+        route.lead_to(new_seat);
+        hold.end().wake();
+        assert!(seats.give_back(seat), "it is drained");
+        (old, seat) = (new, new_seat);
+    }
+    for caller in caller {
+        assert!(caller.join().is_ok());
+    }
+    vacate(&seats, seat, &old);
+}
+
+/// A call that comes back from inside one of the old generation's calls is let in while that drains: if it were held,
+/// the drain would wait for it, and it for the drain.
+pub fn held_and_come_back() {
+    let seats = Seats::new();
+    let (old, seat, route) = first(&seats);
+    let hold = Arc::new(Hold::new(2));
+    let (its_route, its_hold) = (route.clone(), hold.clone());
+    let caller = thread::spawn(move || {
+        let Some(outer) = its_route.enter() else { return };
+        let number = look(&outer);
+        let nested = || its_route.enter_nested(|occupant| occupant.number == number);
+        let enter = || its_route.enter().or_else(nested);
+        match its_hold.enter_or_wait(&mut None, std::task::Waker::noop(), enter) {
+            Entered::In(inner) => assert_eq!(look(&inner), number, "the drain is over before the call"),
+            other => panic!("a call that came back was turned away: {}", matches!(other, Entered::Held)),
+        }
+    });
+    hold.begin();
+    seat.gate().shut();
+    block_on(seat.gate().drained());
+    old.there.goes();
+    let new = Occupant::new(2);
+    let new_seat = seats.take(new.clone());
+    new_seat.gate().open();
+    route.lead_to(new_seat);
+    hold.end().wake();
+    assert!(seats.give_back(seat), "it is drained");
+    let _ = caller.join();
+    vacate(&seats, new_seat, &new);
+}
+
 /// A hold that is given up, drained or not: every call goes into the old generation.
 pub fn held_and_given_up(callers: usize) {
     let seats = Seats::new();
