@@ -5,6 +5,7 @@
 use std::{fs, time::Duration};
 
 use oxide_tests::{
+    misbehave::changed,
     misbehaving,
     swaps::{self, Swaps, Until},
 };
@@ -12,15 +13,17 @@ use oxide_tests::{
 use super::scene::another_build;
 
 /// How many swaps there are in a usual run of the tests.
-const SWAPS: usize = 60;
+const SWAPS: usize = 40;
 
 async fn under_load(stateful: bool) {
     let seconds = std::env::var("OXIDE_TEST_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let until = seconds.map_or(Until::Swaps(SWAPS), |seconds| Until::Time(Duration::from_secs(seconds)));
     let other = another_build();
-    assert_ne!(fs::read(misbehaving()).unwrap(), fs::read(&other).unwrap());
+    let bytes = fs::read(misbehaving()).unwrap();
+    assert_ne!(bytes, fs::read(&other).unwrap());
+    let library = changed("misbehaving", &bytes);
     let what = Swaps {
-        library: misbehaving(),
+        library: library.as_ref().to_owned(),
         other: other.as_ref().to_owned(),
         stateful,
         callers: 4,
