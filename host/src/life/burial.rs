@@ -20,6 +20,7 @@ use super::{
     hook, loader,
     object::Object,
     pool,
+    residents::{debtors, until, wait_for_threads},
     undertaker::{End, Holders, Patience},
 };
 use crate::{
@@ -28,12 +29,11 @@ use crate::{
         lend::{Lending, Phase},
         library::{self, Closed},
         module::ForeignModule,
-        residue::{CHANGED, Residue},
+        residue::CHANGED,
     },
     intake::StagedFile,
     kernel,
     report::{DropOutcome, Holder, Retained, Retention},
-    sys,
 };
 
 /// What is to be told when a generation that was retained is gone after all.
@@ -421,44 +421,4 @@ async fn seal(lending: &Lending, holders: &mut Holders, patience: Patience) {
     if !work.is_drained() && kernel::within(patience.step, work.drained()).await.is_none() {
         holders.add(Holder::Call, work.inside(), "hooks, tasks or wakers that are still running");
     }
-}
-
-async fn wait_for_threads(residue: &Arc<Residue>, holders: &mut Holders, patience: Patience) {
-    let uncounted = residue.uncounted_threads();
-    if uncounted > 0 {
-        holders.add(Holder::Thread, uncounted, "threads that its constructors started");
-    } else if !until(patience.threads, || residue.threads() == 0).await {
-        let names: Vec<String> = residue
-            .own_threads()
-            .into_iter()
-            .map(|number| format!("`{}`", crate::intake::printable(&sys::threads::name_of(number), 20)))
-            .collect();
-        let detail = format!("threads that it started and that run on: {}", names.join(", "));
-        holders.add(Holder::Thread, residue.threads().max(1), detail);
-    }
-}
-
-/// How many destructors are owed, and on which threads.
-fn debtors(residue: &Arc<Residue>) -> (usize, String) {
-    let threads = residue.debtors().threads;
-    let count = threads.iter().map(|(_, owed)| owed).sum::<usize>().max(residue.locals());
-    let names: Vec<String> = threads
-        .iter()
-        .map(|(number, _)| format!("`{}`", crate::intake::printable(&sys::threads::name_of(*number), 20)))
-        .collect();
-    (count, format!("thread-locals on threads that have not come by since: {}", names.join(", ")))
-}
-
-/// Waits until `done`, which is looked at whenever something of a generation's is gone.
-async fn until(limit: Duration, done: impl Fn() -> bool) -> bool {
-    let wait = async {
-        loop {
-            let changed = CHANGED.notified();
-            if done() {
-                return;
-            }
-            changed.await;
-        }
-    };
-    done() || kernel::within(limit, wait).await.is_some()
 }

@@ -10,4 +10,5 @@ pub(crate) mod loader;
 pub(crate) mod object;
 pub(crate) mod pool;
 pub(crate) mod reaper;
+mod residents;
 pub(crate) mod undertaker;

@@ -65,12 +65,13 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
+    #[cfg(target_os = "linux")]
     fn a_file_is_found_in_the_map_however_the_kernel_calls_the_way_to_it() {
+        use super::{Path, is_in_maps, is_mapped};
+
         let mapped = |maps: &str| is_in_maps(maps.as_bytes(), Path::new("/tmp/a\nb/oxide-1-ab/echo-1.so"));
         assert!(mapped("7f00-7f01 r-xp 0 08:01 5    /srv/tmp/a\\012b/oxide-1-ab/echo-1.so\n"));
         assert!(mapped("7f00-7f01 r-xp 0 08:01 5    /oxide-1-ab/echo-1.so (deleted)\n"));
