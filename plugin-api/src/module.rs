@@ -126,6 +126,9 @@ macro_rules! module_trait {
             /// Gives the state that the next build should start from; `None` when there is none. Called in a
             /// swap with nobody inside, and before that once while calls go on, to learn whether there is a
             /// state at all: it copies, and takes nothing away. What it takes is how long callers wait.
+            ///
+            /// A state is given always, be it empty, or never: after `None` calls are not held, and what they
+            /// change from then on stays in this build.
             fn save_state(&self) -> impl Future<Output = Result<Option<SavedState>>> + Send {
                 async { Ok(None) }
             }
