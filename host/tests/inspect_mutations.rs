@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::OnceLock;
 
-use oxide_host::{InspectedFile, LoadPolicy, inspect};
+use oxide_host::{InspectedFile, LoadPolicy, ModuleFile, inspect};
 use proptest::{collection::vec, prelude::*};
 use support::{craft, description, plugin};
 
@@ -100,6 +100,28 @@ fn originals() -> &'static [Vec<u8>] {
     })
 }
 
+/// Guests that are bent: a core module, and a component with parts of its own.
+fn guests() -> &'static [Vec<u8>] {
+    static GUESTS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    GUESTS.get_or_init(|| {
+        let core = r#"(module
+            (import "env" "log" (func (param i32 i32)))
+            (memory (export "memory") 1)
+            (table (export "calls") 2 funcref)
+            (func $f (export "oxide_invoke") (param i32) (result i32) (local.get 0))
+            (elem (i32.const 0) $f) (data (i32.const 8) "some data")
+            (@custom "notes" "for nobody"))"#;
+        let component = r#"(component
+            (import "oxide:module/bus@0.1.0" (instance (export "publish" (func (param "topic" string)))))
+            (component (import "inner" (func)) (core module (import "hidden" "f" (func))))
+            (core module $m (func (export "run")) (memory (export "memory") 1))
+            (core instance $i (instantiate $m))
+            (func $run (canon lift (core func $i "run")))
+            (export "start" (func $run)))"#;
+        [core, component].map(|text| wat::parse_str(text).expect("it is right")).to_vec()
+    })
+}
+
 /// Whatever was accepted can be shown and judged.
 fn check(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
     let path = support::file(name, bytes);
@@ -114,9 +136,14 @@ fn check(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
         }
         let _ = file.check_loadable(&LoadPolicy::default());
     }
+    if let Ok(ModuleFile::Guest(guest)) = ModuleFile::read(&path) {
+        prop_assert_eq!(guest.bytes(), bytes);
+        prop_assert_eq!(guest.facts().size, bytes.len() as u64);
+        prop_assert!(InspectedFile::read(&path).is_err());
+    }
     let inspection = inspect(&path);
     prop_assert_eq!(inspection.plugin, inspection.refused.is_none());
-    prop_assert!(!inspection.plugin || inspection.about.is_some());
+    prop_assert!(!inspection.plugin || inspection.about.is_some() != inspection.guest.is_some());
     for (_, value) in inspection.rows() {
         prop_assert!(!value.contains(char::is_control), "{value:?}");
     }
@@ -129,7 +156,9 @@ fn check(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
         }
         prop_assert!(refused.message.starts_with(&format!("`{name}` ")), "{}", refused.message);
     }
-    serde_json::to_string(&inspection).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let json = serde_json::to_string(&inspection).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let again = serde_json::from_str(&json).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(inspection, again);
     Ok(())
 }
 
@@ -139,7 +168,7 @@ fn cases(default: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// What libraries begin with, and nothing.
+/// What libraries and guests begin with, and nothing.
 const MARKS: &[&[u8]] = &[
     b"\x7fELF\x02\x01\x01",
     b"\x7fELF\x01\x02\x01",
@@ -147,6 +176,8 @@ const MARKS: &[&[u8]] = &[
     b"\xcf\xfa\xed\xfe",
     b"\xfe\xed\xfa\xce",
     b"\xca\xfe\xba\xbe\0\0\0\x02",
+    b"\0asm\x01\0\0\0",
+    b"\0asm\x0d\0\x01\0",
     b"",
 ];
 
@@ -158,6 +189,13 @@ proptest! {
         let mut bytes = originals()[which].clone();
         bends.iter().for_each(|bend| bend.apply(&mut bytes));
         check("bent.so", &bytes)?;
+    }
+
+    #[test]
+    fn bent_guests(which in 0usize..2, bends in vec(bend(), 1..8)) {
+        let mut bytes = guests()[which].clone();
+        bends.iter().for_each(|bend| bend.apply(&mut bytes));
+        check("bent.wasm", &bytes)?;
     }
 
     #[test]

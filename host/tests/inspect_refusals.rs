@@ -50,7 +50,6 @@ fn what_is_no_plugin_at_all() {
     answers.add("a script", file("script.so", b"#!/bin/sh\nexit 0\n"));
     answers.add("an image", file("image.so", b"\x89PNG\r\n\x1a\n0000"));
     answers.add("a static library", file("static.a", b"!<arch>\n"));
-    answers.add("wasm", file("guest.wasm", b"\0asm\x01\0\0\0"));
     answers.add("a DOS program", file("dos.exe", &[b"MZ".as_slice(), &[0x77; 200]].concat()));
     let mut program = craft::pe(None);
     program[0x57] = 0;

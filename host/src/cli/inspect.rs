@@ -3,10 +3,14 @@
 use std::{fmt::Write, path::PathBuf};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Context, Exit, Failure, text::escape, unload::holder};
-use crate::{daemon::ErrorReport, intake, report::Retention};
+use crate::{
+    daemon::ErrorReport,
+    intake::{self, WasmItem},
+    report::Retention,
+};
 
 /// What `inspect` takes.
 #[derive(Debug, clap::Args)]
@@ -63,14 +67,29 @@ fn refusal(value: &Value) -> ErrorReport {
 }
 
 /// The fields in the order in which people ask for them, then whatever else the inspection found.
-const FIRST: [&str; 8] =
-    ["path", "package", "package_version", "kind", "abi", "target", "rustc", "capabilities"];
+const FIRST: [&str; 11] = [
+    "path",
+    "package",
+    "package_version",
+    "kind",
+    "format",
+    "size",
+    "abi",
+    "target",
+    "rustc",
+    "capabilities",
+    "imports",
+];
 
 fn sheet(value: &Value, several: bool) -> String {
-    let empty = Map::new();
-    let fields = value.as_object().unwrap_or(&empty);
+    let mut fields = value.as_object().cloned().unwrap_or_default();
+    fields.remove("plugin");
+    // What is said of a guest stands as all else does.
+    if let Some(Value::Object(guest)) = fields.remove("wasm") {
+        fields.extend(guest);
+    }
     let first = FIRST.iter().filter_map(|name| fields.get_key_value(*name));
-    let rest = fields.iter().filter(|(name, _)| *name != "plugin" && !FIRST.contains(&name.as_str()));
+    let rest = fields.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
     let width = fields.keys().map(String::len).max().unwrap_or_default();
     let mut text = String::new();
     for (name, value) in first.chain(rest) {
@@ -99,9 +118,10 @@ fn words(value: &Value) -> Vec<String> {
             vec![items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")]
         }
         Value::Array(items) => items.iter().flat_map(words).collect(),
-        Value::Object(_) => vec![match Retention::deserialize(value) {
-            Ok(retention) => holder(&retention),
-            Err(_) => value.to_string(),
+        Value::Object(_) => vec![match (Retention::deserialize(value), WasmItem::deserialize(value)) {
+            (Ok(retention), _) => holder(&retention),
+            (_, Ok(item)) => item.to_string(),
+            _ => value.to_string(),
         }],
         Value::Number(_) => vec![value.to_string()],
     }
@@ -137,6 +157,31 @@ mod tests {
         retained by     loader: linked with nodelete
                         foreign_import ×2: timer_create
         static tls      no
+        "#);
+    }
+
+    #[test]
+    fn a_guest_is_a_sheet_of_its_own() {
+        let value = json!({
+            "path": "hello.wasm", "plugin": true, "kind": "wasm",
+            "wasm": {
+                "format": "core", "size": 812,
+                "imports": [
+                    { "kind": "func", "module": "env", "name": "log" },
+                    { "kind": "memory", "module": "env", "name": "a\u{1b}[2J" },
+                ],
+                "exports": [], "more_exports": 3,
+            },
+        });
+        insta::assert_snapshot!(sheet(&value, false), @r#"
+        path         hello.wasm
+        kind         wasm
+        format       core
+        size         812
+        imports      func env.log
+                     memory env.a\u{1b}[2J
+        exports      none
+        more exports 3
         "#);
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     daemon::{Claim, Endpoint, ErrorReport, LoadReport, LoadRequest, SocketError},
     error::KernelError,
     host::Host,
-    intake::{InspectedFile, LoadPolicy},
+    intake::{LoadPolicy, ModuleFile},
     manager::LoadOptions,
     report::ModuleInfo,
 };
@@ -130,7 +130,7 @@ async fn become_host(context: &Context, claim: Claim, request: LoadRequest) -> R
     let report = if paths.len() > 1 { foreground::Report::Array } else { foreground::Report::Object };
     if let [path] = paths.as_slice() {
         // What no host would take is told before one is begun for it.
-        let looked = InspectedFile::read(path).and_then(|file| file.check_loadable(&LoadPolicy::default()));
+        let looked = ModuleFile::read(path).and_then(|file| file.check_loadable(&LoadPolicy::default()));
         if let Err(refusal) = looked {
             let mut failure = Failure::from(KernelError::from(refusal));
             failure.report.path = Some(path.clone());

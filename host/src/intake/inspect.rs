@@ -8,7 +8,7 @@ use std::{
 use super::{
     Description, Fault, LinkFacts, Refusal, RefusalReason,
     facts::quoted_list,
-    image::{Carried, Image},
+    image::{self, Carried, Image},
     machine::{self, Machine},
     read::{self, Buffer},
 };
@@ -50,12 +50,12 @@ impl InspectedFile {
     /// A [`Refusal`] when the path does not lead to a readable file, when that is no dynamic library, ends early
     /// or contradicts itself, carries no description, or one of another major version of the plugin ABI.
     pub fn read(path: &Path) -> Result<Self, Refusal> {
-        let bytes = read::read(path).map_err(|fault| fault.of(path))?;
+        let bytes = read::read(path, image::could_be_library).map_err(|fault| fault.of(path))?;
         Self::from_bytes(path, bytes).map_err(|fault| fault.of(path))
     }
 
     /// Understands bytes that were read from `path`.
-    fn from_bytes(path: &Path, bytes: Buffer) -> Result<Self, Fault> {
+    pub(super) fn from_bytes(path: &Path, bytes: Buffer) -> Result<Self, Fault> {
         let Image { machine, carried } = Image::parse(&bytes)?;
         let Some(Carried { section, facts }) = carried else {
             // Of a library that could not run here anyway, that is the more useful thing to say.

@@ -5,7 +5,7 @@ use std::path::Path;
 use oxide_plugin_api::ModuleKind;
 use serde::{Deserialize, Serialize};
 
-use super::{InspectedFile, LoadPolicy, Refusal, RefusalReason, printable};
+use super::{InspectedFile, LoadPolicy, ModuleFile, Refusal, RefusalReason, WasmFacts, WasmItem, printable};
 use crate::report::Retention;
 
 /// How much of one value a terminal gets to see.
@@ -25,6 +25,9 @@ pub struct Inspection {
     /// What it says about itself. Also there for a plugin that was understood and yet refused.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub about: Option<About>,
+    /// What is known of a WASM guest, in place of that.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<AboutGuest>,
 }
 
 /// Why a file was refused.
@@ -73,6 +76,22 @@ pub struct About {
     pub retained_by: Vec<Retention>,
 }
 
+/// What a WASM guest's file says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AboutGuest {
+    /// Always `wasm`.
+    #[serde(default = "wasm")]
+    pub kind: ModuleKind,
+    /// What the file says.
+    pub wasm: WasmFacts,
+}
+
+/// The kind, when reading [`About`] has used it up.
+fn wasm() -> ModuleKind {
+    ModuleKind::Wasm
+}
+
 /// Describes a file as [`inspect_with`] does, under the default policy.
 pub fn inspect(path: impl AsRef<Path>) -> Inspection {
     inspect_with(path, &LoadPolicy::default())
@@ -81,43 +100,79 @@ pub fn inspect(path: impl AsRef<Path>) -> Inspection {
 /// Describes a file without running any of it. Every file there is gets an answer.
 pub fn inspect_with(path: impl AsRef<Path>, policy: &LoadPolicy) -> Inspection {
     let path = path.as_ref();
-    match InspectedFile::read(path) {
-        Ok(file) => {
-            let refused = file.check_loadable(policy).err().map(Refused::from);
-            Inspection::new(path, refused, Some(About::from(&file)))
+    let file = match ModuleFile::read(path) {
+        Ok(file) => file,
+        Err(refusal) => return Inspection::new(path, Some(refusal.into())),
+    };
+    let mut inspection = Inspection::new(path, file.check_loadable(policy).err().map(Refused::from));
+    match file {
+        ModuleFile::Plugin(file) => inspection.about = Some(About::from(&*file)),
+        ModuleFile::Guest(guest) => {
+            inspection.guest = Some(AboutGuest { kind: ModuleKind::Wasm, wasm: guest.facts().clone() });
         }
-        Err(refusal) => Inspection::new(path, Some(refusal.into()), None),
     }
+    inspection
 }
 
 impl Inspection {
-    fn new(path: &Path, refused: Option<Refused>, about: Option<About>) -> Self {
-        Self { path: path.to_string_lossy().into_owned(), plugin: refused.is_none(), refused, about }
+    fn new(path: &Path, refused: Option<Refused>) -> Self {
+        let path = path.to_string_lossy().into_owned();
+        Self { path, plugin: refused.is_none(), refused, about: None, guest: None }
     }
 
     /// What is known, as label and value in the order to show them; every value is one line and safe to print.
     /// The refusal is not among them: its message and its hint stand by themselves.
     pub fn rows(&self) -> Vec<(&'static str, String)> {
-        let Some(about) = &self.about else { return Vec::new() };
-        let mut rows = vec![
-            ("package", format!("{} {}", about.package, about.package_version)),
-            ("description", about.description.clone()),
-            ("kind", about.kind.to_string()),
-            ("plugin ABI", format!("{} (oxide-plugin-api {})", about.abi, about.api)),
-            ("target", about.target.clone()),
-            ("compiler", about.rustc.clone()),
-            ("panic", about.panic.clone()),
-            ("allocator", about.allocator.clone()),
-            ("capabilities", about.capabilities.join(", ")),
-            ("needs", about.needed.join(", ")),
-        ];
-        let reasons = about.retained_by.iter().map(|reason| ("stays mapped", reason.detail.clone()));
-        rows.extend(reasons);
+        let mut rows = match (&self.about, &self.guest) {
+            (Some(about), _) => about.rows(),
+            (None, Some(guest)) => guest.rows(),
+            (None, None) => Vec::new(),
+        };
         rows.retain(|(_, value)| !value.is_empty());
         for (_, value) in &mut rows {
             *value = printable(value, LONGEST_VALUE);
         }
         rows
+    }
+}
+
+impl About {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![
+            ("package", format!("{} {}", self.package, self.package_version)),
+            ("description", self.description.clone()),
+            ("kind", self.kind.to_string()),
+            ("plugin ABI", format!("{} (oxide-plugin-api {})", self.abi, self.api)),
+            ("target", self.target.clone()),
+            ("compiler", self.rustc.clone()),
+            ("panic", self.panic.clone()),
+            ("allocator", self.allocator.clone()),
+            ("capabilities", self.capabilities.join(", ")),
+            ("needs", self.needed.join(", ")),
+        ];
+        let reasons = self.retained_by.iter().map(|reason| ("stays mapped", reason.detail.clone()));
+        rows.extend(reasons);
+        rows
+    }
+}
+
+impl AboutGuest {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let list = |items: &[WasmItem], more: u64| {
+            let mut list: Vec<String> = items.iter().map(ToString::to_string).collect();
+            if more > 0 {
+                list.push(format!("{more} more"));
+            }
+            list.join(", ")
+        };
+        let wasm = &self.wasm;
+        vec![
+            ("kind", self.kind.to_string()),
+            ("format", wasm.format.to_string()),
+            ("size", wasm.size.to_string()),
+            ("imports", list(&wasm.imports, wasm.more_imports)),
+            ("exports", list(&wasm.exports, wasm.more_exports)),
+        ]
     }
 }
 

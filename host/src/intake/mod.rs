@@ -3,11 +3,14 @@
 //! `read` takes a file into memory; `image` recognises the format, and `elf`, `pe` and `macho` find in it the
 //! description's section and the facts of linking; `description` reads the former, `facts` judges the latter;
 //! `inspect` puts them together and refuses what can't be loaded here; `stage` writes the private copy.
+//!
+//! `wasm` describes a guest's file, and `guest` tells the two sorts of files apart.
 
 mod description;
 mod elf;
 mod facts;
 mod fault;
+mod guest;
 mod image;
 mod inspect;
 mod inspection;
@@ -19,14 +22,17 @@ mod refusal;
 mod stage;
 mod staging_base;
 mod text;
+mod wasm;
 
 pub use description::Description;
 pub use facts::LinkFacts;
+pub use guest::{InspectedGuest, ModuleFile};
 pub use inspect::{InspectedFile, LoadPolicy};
 pub use inspection::{About, Inspection, Refused, inspect, inspect_with};
 pub use refusal::{Refusal, RefusalReason};
 pub use stage::{StagedFile, StagingDir};
 pub(crate) use text::file_name;
 pub use text::printable;
+pub use wasm::{WasmFacts, WasmFormat, WasmItem};
 
 use fault::Fault;

@@ -10,7 +10,7 @@ use std::{
 use memmap2::MmapMut;
 use parking_lot::Mutex;
 
-use super::{Fault, RefusalReason, image};
+use super::{Fault, RefusalReason};
 
 /// The largest library that is taken: ten times the largest that anyone has shown us.
 const LARGEST: u64 = 1 << 30;
@@ -25,6 +25,18 @@ pub(super) enum Buffer {
     Spare(Vec<u8>),
     /// A large file's, straight from the system; so many bytes of it are the file's.
     Mapped(MmapMut, usize),
+    /// A small one's that stays for long.
+    Kept(Box<[u8]>),
+}
+
+impl Buffer {
+    /// The same bytes, to be kept for long: the spare one goes back to whoever is next.
+    pub(super) fn kept(self) -> Self {
+        match &self {
+            Self::Spare(bytes) => Self::Kept(bytes.as_slice().into()),
+            Self::Mapped(..) | Self::Kept(_) => self,
+        }
+    }
 }
 
 /// The one that nobody uses.
@@ -40,6 +52,7 @@ impl Deref for Buffer {
         match self {
             Self::Spare(bytes) => bytes,
             Self::Mapped(map, len) => map.get(..*len).unwrap_or_default(),
+            Self::Kept(bytes) => bytes,
         }
     }
 }
@@ -55,8 +68,11 @@ impl Drop for Buffer {
     }
 }
 
-/// The bytes of a file that may be a library.
-pub(super) fn read(path: &Path) -> Result<Buffer, Fault> {
+/// Tells from a file's first bytes whether it is worth reading on.
+pub(super) type Look = fn(&[u8]) -> Result<(), Fault>;
+
+/// The bytes of a file that may be what `look` looks for.
+pub(super) fn read(path: &Path, look: Look) -> Result<Buffer, Fault> {
     // Looked at before it is opened, since opening alone can do something to a device.
     let metadata = std::fs::metadata(path).map_err(|error| missing(path, &error))?;
     check_is_file(&metadata)?;
@@ -68,20 +84,20 @@ pub(super) fn read(path: &Path) -> Result<Buffer, Fault> {
         // Whatever it is, the better answer may be that it is no library at all.
         let mut head = Vec::new();
         (&mut file).take(HEAD).read_to_end(&mut head).map_err(|error| unreadable(&error))?;
-        image::could_be_library(&head)?;
+        look(&head)?;
         return Err(too_large());
     }
 
     let expected = usize::try_from(metadata.len()).unwrap_or(0);
     if expected > SPARE_MOST
-        && let Some(buffer) = read_large(&mut file, expected)?
+        && let Some(buffer) = read_large(&mut file, expected, look)?
     {
         return Ok(buffer);
     }
     let mut bytes = std::mem::take(&mut *SPARE.lock());
     bytes.clear();
     (&mut file).take(HEAD).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
-    image::could_be_library(&bytes)?;
+    look(&bytes)?;
     // A hint only: files in /proc say 0, and a file may grow.
     bytes.reserve_exact(expected.saturating_sub(bytes.len()));
     let left = LARGEST.saturating_add(1).saturating_sub(HEAD);
@@ -94,7 +110,7 @@ pub(super) fn read(path: &Path) -> Result<Buffer, Fault> {
 
 /// The bytes of a file that says it has `expected`; `None` when it has more by now, or there is no memory for it: then
 /// it is at its beginning again.
-fn read_large(file: &mut File, expected: usize) -> Result<Option<Buffer>, Fault> {
+fn read_large(file: &mut File, expected: usize, look: Look) -> Result<Option<Buffer>, Fault> {
     let Ok(mut map) = MmapMut::map_anon(expected.saturating_add(1)) else { return Ok(None) };
     let mut len = 0;
     // Its beginning first: most of what is no library shows there.
@@ -107,7 +123,7 @@ fn read_large(file: &mut File, expected: usize) -> Result<Option<Buffer>, Fault>
                 Err(error) => return Err(unreadable(&error)),
             }
         }
-        image::could_be_library(map.get(..len.min(HEAD as usize)).unwrap_or_default())?;
+        look(map.get(..len.min(HEAD as usize)).unwrap_or_default())?;
     }
     if len > expected {
         file.rewind().map_err(|error| unreadable(&error))?;

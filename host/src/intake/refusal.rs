@@ -52,6 +52,10 @@ pub enum RefusalReason {
     NotLoadable,
     /// A library that cannot be opened late, because of its thread-local storage model.
     StaticTls,
+    /// WebAssembly of a version that is not known.
+    WasmVersion,
+    /// A plugin that was to run WASM guests and runs none.
+    NotAnEngine,
 }
 
 impl RefusalReason {
@@ -71,6 +75,8 @@ impl RefusalReason {
             Self::ForeignLibrary => "foreign_library",
             Self::NotLoadable => "not_loadable",
             Self::StaticTls => "static_tls",
+            Self::WasmVersion => "wasm_version",
+            Self::NotAnEngine => "not_an_engine",
         }
     }
 }
