@@ -1,7 +1,7 @@
 //! The configuration file of `oxide-host run --config FILE`, in TOML.
 
 use std::{
-    fmt, fs, io,
+    env, fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -59,9 +59,26 @@ pub struct Config {
     pub message_timeout: Option<Duration>,
     /// Whether plugins may need libraries that are not part of the system.
     pub allow_foreign_libraries: Option<bool>,
+    /// The engine that runs WASM guests, unless `OXIDE_WASM_ENGINE` says otherwise; looked for when neither does.
+    pub wasm_engine: Option<PathBuf>,
+    /// Where engines keep what they have compiled: a folder, or `false` for nowhere.
+    #[serde(default)]
+    pub wasm_cache: WasmCache,
     /// The modules to load, in this order.
     #[serde(default, rename = "module")]
     pub modules: Vec<ModuleConfig>,
+}
+
+/// Where engines keep what they have compiled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WasmCache {
+    /// In the user's folder for such things.
+    #[default]
+    Default,
+    /// Nowhere.
+    Off,
+    /// In this folder.
+    At(PathBuf),
 }
 
 /// One `[[module]]` of the file.
@@ -100,7 +117,12 @@ impl Config {
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let paths = config.modules.iter_mut().map(|module| &mut module.path);
-        for path in paths.chain(&mut config.socket).chain(&mut config.staging_dir) {
+        let cache = match &mut config.wasm_cache {
+            WasmCache::At(folder) => Some(folder),
+            WasmCache::Default | WasmCache::Off => None,
+        };
+        let own = [config.socket.as_mut(), config.staging_dir.as_mut(), config.wasm_engine.as_mut(), cache];
+        for path in paths.chain(own.into_iter().flatten()) {
             *path = folder.join(&*path);
         }
         Ok(config)
@@ -135,7 +157,38 @@ impl Config {
         if let Some(allow) = self.allow_foreign_libraries {
             builder = builder.allow_foreign_libraries(allow);
         }
-        builder
+        if let Some(engine) = &self.wasm_engine {
+            builder = builder.wasm_engine(engine.clone());
+        }
+        builder.wasm_cache(match &self.wasm_cache {
+            WasmCache::Default => default_cache(),
+            WasmCache::Off => None,
+            WasmCache::At(folder) => Some(folder.clone()),
+        })
+    }
+}
+
+/// `oxide/wasm` in the user's folder for caches.
+fn default_cache() -> Option<PathBuf> {
+    // The specification says to ignore a relative one.
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("oxide").join("wasm"))
+}
+
+impl<'de> Deserialize<'de> for WasmCache {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a folder, or false for no cache")]
+        enum Written {
+            Switch(bool),
+            Folder(PathBuf),
+        }
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Switch(true) => Self::Default,
+            Written::Switch(false) => Self::Off,
+            Written::Folder(folder) => Self::At(folder),
+        })
     }
 }
 
@@ -290,6 +343,8 @@ mod tests {
             retained = 3
             message_timeout = "1h"
             allow_foreign_libraries = true
+            wasm_engine = "/opt/libwasm_runtime.so"
+            wasm_cache = "/var/cache/oxide"
 
             [[module]]
             path = "libecho.so"
@@ -315,6 +370,8 @@ mod tests {
         assert_eq!((limits.hold, limits.held), (Duration::from_millis(1500), 100));
         assert_eq!((limits.state, limits.retained), (1 << 20, 3));
         assert_eq!(config.allow_foreign_libraries, Some(true));
+        assert_eq!(config.wasm_engine.as_deref(), Some(Path::new("/opt/libwasm_runtime.so")));
+        assert_eq!(config.wasm_cache, WasmCache::At("/var/cache/oxide".into()));
         let [echo, other] = &config.modules[..] else { panic!("two modules") };
         assert_eq!((echo.start, &echo.config, &echo.id), (true, &Value::Null, &None));
         assert_eq!((other.start, other.id.as_deref()), (false, Some("other")));
@@ -325,17 +382,28 @@ mod tests {
     fn paths_are_relative_to_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("host.toml");
-        fs::write(&file, "staging_dir = 'staging'\n[[module]]\npath = 'a.so'\n[[module]]\npath = '/b.so'\n")
+        let own = "staging_dir = 'staging'\nwasm_engine = 'engine.so'\nwasm_cache = 'cache'\n";
+        fs::write(&file, format!("{own}[[module]]\npath = 'a.so'\n[[module]]\npath = '/b.so'\n"))
             .expect("written");
         let config = Config::read(&file).expect("it is right");
         assert_eq!(config.staging_dir, Some(folder.path().join("staging")));
+        assert_eq!(config.wasm_engine, Some(folder.path().join("engine.so")));
+        assert_eq!(config.wasm_cache, WasmCache::At(folder.path().join("cache")));
         assert_eq!(config.modules[0].path, folder.path().join("a.so"));
         assert_eq!(config.modules[1].path, Path::new("/b.so"));
     }
 
     #[test]
+    fn the_cache_can_be_turned_off() {
+        let cache = |text| Config::parse(text).expect("it is right").wasm_cache;
+        assert_eq!(cache("wasm_cache = false"), WasmCache::Off);
+        assert_eq!(cache("wasm_cache = true"), WasmCache::Default);
+        assert_eq!(cache(""), WasmCache::Default);
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_place() {
-        insta::assert_snapshot!(problem("socket = 'x'\nsockets = 'y'\n"), @"2:1: unknown field `sockets`, expected one of `socket`, `staging_dir`, `init_timeout`, `start_timeout`, `stop_timeout`, `drain_timeout`, `thread_timeout`, `local_timeout`, `loader_timeout`, `hold_timeout`, `held_calls`, `state_bytes`, `retained`, `message_timeout`, `allow_foreign_libraries`, `module`");
+        insta::assert_snapshot!(problem("socket = 'x'\nsockets = 'y'\n"), @"2:1: unknown field `sockets`, expected one of `socket`, `staging_dir`, `init_timeout`, `start_timeout`, `stop_timeout`, `drain_timeout`, `thread_timeout`, `local_timeout`, `loader_timeout`, `hold_timeout`, `held_calls`, `state_bytes`, `retained`, `message_timeout`, `allow_foreign_libraries`, `wasm_engine`, `wasm_cache`, `module`");
         insta::assert_snapshot!(problem("[[module]]\npath = 'x'\nautostart = true\n"), @"3:1: unknown field `autostart`, expected one of `path`, `id`, `config`, `start`");
     }
 
@@ -344,6 +412,7 @@ mod tests {
         insta::assert_snapshot!(problem("init_timeout = 'soon'"), @r#"1:16: `soon` is no duration: write "30s", "500ms", "2m", "1h", or seconds"#);
         insta::assert_snapshot!(problem("init_timeout = -3"), @r#"1:16: `-3` is no duration: write "30s", "500ms", "2m", "1h", or seconds"#);
         insta::assert_snapshot!(problem("init_timeout = [1]"), @r#"1:16: expected a duration: "30s", "500ms", "2m", "1h", or seconds"#);
+        insta::assert_snapshot!(problem("wasm_cache = 3"), @"1:14: expected a folder, or false for no cache");
         insta::assert_snapshot!(problem("[[module]]\nid = 'x'"), @"1:1: missing field `path`");
         insta::assert_snapshot!(problem("socket ="), @"1:9: string values must be quoted, expected literal string");
     }

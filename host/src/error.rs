@@ -229,6 +229,12 @@ pub enum KernelError {
     /// The host is shutting down, or its service threads are gone.
     #[error("the host is shutting down")]
     ShuttingDown,
+    /// There is no engine to run WASM guests.
+    #[error("there is no engine for WASM guests at {}", places(.looked))]
+    NoWasmEngine {
+        /// Where it was looked for.
+        looked: Vec<PathBuf>,
+    },
     /// A library that is being opened or closed has blocked the loader thread.
     #[error("loading is stuck: {0}")]
     LoaderStuck(String),
@@ -280,6 +286,7 @@ impl KernelError {
             Self::HeldTooLong { .. } => "held_too_long",
             Self::Abandoned => "abandoned",
             Self::ShuttingDown => "shutting_down",
+            Self::NoWasmEngine { .. } => "no_wasm_engine",
             Self::LoaderStuck(_) => "loader_stuck",
             Self::Setup(_) => "setup",
         }
@@ -328,6 +335,11 @@ impl KernelError {
             Self::StateTooLarge { .. } => "the limit is `state_bytes` in the host's configuration".to_owned(),
             Self::TooManyHeld { .. } => "the limit is `held_calls` in the host's configuration".to_owned(),
             Self::HeldTooLong { .. } => "the limit is `hold_timeout` in the host's configuration".to_owned(),
+            Self::NoWasmEngine { .. } => {
+                "`cargo build --release --manifest-path example-plugins/wasm-runtime/Cargo.toml` builds it; \
+                 `wasm_engine` in the host's configuration says where it is"
+                    .to_owned()
+            }
             Self::LoaderStuck(_) => "restart the host without that file".to_owned(),
             _ => return None,
         })
@@ -378,6 +390,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> Vec<String> {
         next = cause.source();
     }
     steps
+}
+
+fn places(looked: &[PathBuf]) -> String {
+    let shown: Vec<String> = looked.iter().map(|place| format!("`{}`", place.display())).collect();
+    if shown.is_empty() { "any place that is known".to_owned() } else { shown.join(", ") }
 }
 
 /// The first 64 characters of a name that came from outside, safe to print.

@@ -11,13 +11,13 @@ use oxide_plugin_api::ModuleMetadata;
 use oxide_plugin_api::Payload;
 
 #[cfg(all(feature = "daemon", unix))]
-use crate::manager::{Failure, Probed};
+use crate::manager::{Failure, Looked, Probed};
 use crate::{
     bus::MessageBus,
     error::Result,
     intake::{LoadPolicy, StagingDir},
     life::{flush, reaper},
-    manager::{Limits, LoadOptions, Loading, ModuleHandle, ModuleManager, Source, SwapOptions},
+    manager::{Limits, LoadOptions, Loading, ModuleHandle, ModuleManager, Source, SwapOptions, WasmOptions},
     report::{ModuleInfo, Receipt, Retained, SwapReport},
 };
 
@@ -55,6 +55,7 @@ pub struct HostBuilder {
     limits: Limits,
     staging: Option<PathBuf>,
     policy: LoadPolicy,
+    wasm: WasmOptions,
 }
 
 impl HostBuilder {
@@ -88,6 +89,22 @@ impl HostBuilder {
         self
     }
 
+    /// Runs WASM guests with the engine at this path. Without it, the host looks for `libwasm_runtime.so` beside the
+    /// program, then in `../lib/oxide`, then where cargo builds it, when the program was built by cargo.
+    #[must_use]
+    pub fn wasm_engine(mut self, path: impl Into<PathBuf>) -> Self {
+        self.wasm.engine = Some(path.into());
+        self
+    }
+
+    /// Lets engines keep what they have compiled in this folder, which is made with mode 0700 and must be writable to
+    /// nobody else; without one, which is the default, each load compiles its guest.
+    #[must_use]
+    pub fn wasm_cache(mut self, folder: Option<PathBuf>) -> Self {
+        self.wasm.cache = folder;
+        self
+    }
+
     /// The deadlines and bounds, to be changed.
     pub fn limits_mut(&mut self) -> &mut Limits {
         &mut self.limits
@@ -102,7 +119,7 @@ impl HostBuilder {
         let bus = self.bus.unwrap_or_default();
         let manager = ModuleManager::with_limits(bus.clone(), self.limits)?;
         let staging = Arc::new(StagingDir::open(self.staging.as_deref())?);
-        Ok(Host { manager, bus, loading: Loading { staging, policy: self.policy } })
+        Ok(Host { manager, bus, loading: Loading { staging, policy: self.policy, wasm: self.wasm } })
     }
 }
 
@@ -324,13 +341,13 @@ impl Host {
 impl Host {
     /// Looks whether a module could be swapped to a file, without running any of it. Gives the number and the version
     /// of the present build.
-    pub(crate) async fn look(&self, id: &str, path: &Path, force: bool) -> Result<(u64, String)> {
+    pub(crate) async fn look(&self, id: &str, path: &Path, force: bool) -> Result<Looked> {
         self.manager.look(&self.loading, id, path.to_owned(), force).await
     }
 
     /// Opens and constructs a build in this process, asks it what it is, and ends it again.
-    pub(crate) async fn probe(&self, path: &Path) -> Result<Probed, Failure> {
-        self.manager.probe(&self.loading, path.to_owned()).await
+    pub(crate) async fn probe(&self, path: &Path, config: &serde_json::Value) -> Result<Probed, Failure> {
+        self.manager.probe(&self.loading, path.to_owned(), config).await
     }
 
     /// Whether a build that says this of itself may take a module's place, and whether it is a downgrade.
@@ -347,6 +364,11 @@ impl Host {
     /// What is accepted.
     pub(crate) fn policy(&self) -> &LoadPolicy {
         &self.loading.policy
+    }
+
+    /// How guests are run.
+    pub(crate) fn wasm(&self) -> &WasmOptions {
+        &self.loading.wasm
     }
 
     /// The deadlines and bounds.

@@ -25,6 +25,9 @@ pub struct ModuleInfo {
     pub generation: u64,
     /// The file it was loaded from; `None` for an in-process module.
     pub path: Option<PathBuf>,
+    /// The engine's library, where that file is a WASM guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<PathBuf>,
     /// Why it failed, when `state` is `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -49,6 +52,7 @@ impl ModuleInfo {
             description,
             generation,
             path: None,
+            engine: None,
             failure: None,
             probation_millis: None,
             retained_by: Vec::new(),

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod child;
+pub mod guest;
 pub mod house;
 pub mod misbehave;
 pub mod swaps;
@@ -13,6 +14,7 @@ use oxide_host::{HostBuilder, error::KernelError};
 
 pub use build::{file, plugin};
 pub use child::child;
+pub use guest::Guest;
 pub use house::House;
 pub use misbehave::{Flag, load_misbehaving, misbehaving, ordered};
 pub use wait::{block_on, eventually, in_time, next_event, until};

@@ -183,7 +183,8 @@ async fn a_wasm_engine_lives_as_a_module_does() {
     let host = Host::new().unwrap();
     let info = host.load(plugin("engine")).await.unwrap();
     assert_eq!((info.kind, info.state), (ModuleKind::Wasm, ModuleState::Running));
-    assert_eq!(host.invoke("engine", "instantiated", "").await.unwrap().as_bytes(), b"true");
+    let hooks: Vec<String> = host.invoke("engine", "hooks", "").await.unwrap().to_json().unwrap();
+    assert_eq!(hooks, ["metadata", "configure", "instantiate", "start"]);
     host.unload("engine").await.unwrap();
 
     let error =

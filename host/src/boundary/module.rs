@@ -171,8 +171,7 @@ impl ForeignModule {
     }
 
     /// `configure`. Alone.
-    pub(crate) fn configure(&self, config: &serde_json::Value) -> BoxFuture<HookEnd<Payload>> {
-        let config = Payload::json(config).unwrap_or_default();
+    pub(crate) fn configure(&self, config: Payload) -> BoxFuture<HookEnd<Payload>> {
         let configure = self.root.configure();
         // SAFETY: alone with the object (our caller's lease), which lives until `destroy`.
         self.hook(move |object| unsafe { configure(object, config.into_ffi()) })

@@ -1,6 +1,7 @@
 //! Being the host, in the foreground, until SIGINT or SIGTERM.
 
 use std::{
+    env,
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +10,7 @@ use std::{
 use oxide_plugin_api::ModuleState;
 use tokio::sync::oneshot;
 
-use super::{Context, Exit, Failure, Printer, load::say_loaded, unload::say_receipt};
+use super::{Context, Exit, Failure, Printer, input, load::say_loaded, unload::say_receipt};
 use crate::{
     daemon::{Claim, Daemon, Endpoint, ErrorReport, LoadReport, Signals, SocketError},
     host::{Host, HostBuilder},
@@ -26,6 +27,9 @@ pub(super) enum Report {
     Array,
 }
 
+/// Names the engine for WASM guests, whatever the configuration says.
+const WASM_ENGINE: &str = "OXIDE_WASM_ENGINE";
+
 /// What is to be loaded first.
 pub(super) type Wanted = Vec<(PathBuf, LoadOptions)>;
 
@@ -39,7 +43,7 @@ pub(super) fn claim(endpoint: Endpoint) -> Result<Claim, SocketError> {
 pub(super) async fn serve(
     context: &Context,
     claim: Claim,
-    builder: HostBuilder,
+    mut builder: HostBuilder,
     wanted: Wanted,
     form: Report,
 ) -> Result<Exit, Failure> {
@@ -47,6 +51,9 @@ pub(super) async fn serve(
     // Before the socket is there, so that no signal finds one that is then left behind.
     let mut signals = Signals::catch().map_err(|error| Failure::io("catch signals", &error))?;
     let claim = Arc::new(claim);
+    if let Some(engine) = env::var_os(WASM_ENGINE).filter(|engine| !engine.is_empty()) {
+        builder = builder.wasm_engine(input::absolute(Path::new(&engine))?);
+    }
     let host = builder.build()?;
     let daemon = Daemon::bind(host.clone(), claim.clone()).await?;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -17,9 +17,9 @@ use super::{
     unload::holder,
 };
 use crate::{
+    config::Config,
     daemon::{Claim, Endpoint, ErrorReport, LoadReport, LoadRequest, SocketError},
     error::KernelError,
-    host::Host,
     intake::{LoadPolicy, ModuleFile},
     manager::LoadOptions,
     report::ModuleInfo,
@@ -139,7 +139,7 @@ async fn become_host(context: &Context, claim: Claim, request: LoadRequest) -> R
     }
     let wanted = paths.into_iter().map(|path| (path, options.clone())).collect();
     context.printer.say("no host is running, so this is the host now; Ctrl-C ends it");
-    foreground::serve(context, claim, Host::builder(), wanted, report).await
+    foreground::serve(context, claim, Config::default().builder(), wanted, report).await
 }
 
 /// Says that a module was loaded, and how to call it through the host on `socket`.

@@ -6,6 +6,7 @@ use super::{Context, Exit, Failure};
 use crate::{
     daemon::{ErrorReport, ProbeOrder, ProbeReply},
     host::Host,
+    manager::Probed,
     sys,
 };
 
@@ -18,14 +19,21 @@ impl Probe {
         let order: ProbeOrder = serde_json::from_reader(io::stdin().lock()).map_err(|error| {
             Failure::usage(format!("`probe` is for hosts, and this is no order: {error}"))
         })?;
-        let host = Host::builder()
+        let mut builder = Host::builder();
+        if let Some(engine) = &order.wasm_engine {
+            builder = builder.wasm_engine(engine);
+        }
+        let host = builder
+            .wasm_cache(order.wasm_cache)
             .staging_dir(&order.staging)
             .allow_foreign_libraries(order.allow_foreign_libraries)
             .init_timeout(order.init_timeout)
             .loader_timeout(order.loader_timeout)
             .build()?;
-        let reply = match host.probe(&order.path).await {
-            Ok(probed) => ProbeReply::Passed { metadata: probed.metadata, retained_by: probed.retained_by },
+        let reply = match host.probe(&order.path, &order.config).await {
+            Ok(Probed { metadata, configured, retained_by }) => {
+                ProbeReply::Passed { metadata, configured, retained_by }
+            }
             Err(failure) => {
                 ProbeReply::Failed { step: failure.step, error: Box::new(ErrorReport::from(&failure.error)) }
             }

@@ -36,6 +36,9 @@ fn sheet(module: &ModuleInfo) -> String {
     if let Some(path) = &module.path {
         line("path", &path.to_string_lossy());
     }
+    if let Some(engine) = &module.engine {
+        line("engine", &engine.to_string_lossy());
+    }
     if let Some(description) = &module.description {
         line("description", description);
     }

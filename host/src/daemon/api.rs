@@ -172,7 +172,7 @@ async fn swap(
     absolute(&path)?;
     let force = force.unwrap_or(false);
     if dry_run.unwrap_or(false) {
-        return Ok(json(StatusCode::OK, &dry_run::dry_run(&app.host, &id, &path, force).await?));
+        return Ok(json(StatusCode::OK, &dry_run::dry_run(&app.host, &id, &path, force, config).await?));
     }
     let mut options = SwapOptions::new().force(force);
     options.config = config;

@@ -9,6 +9,7 @@ use std::{
 use hyper::StatusCode;
 use oxide_plugin_api::ModuleMetadata;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
@@ -24,9 +25,15 @@ use crate::{
     report::{Retention, SwapStep},
 };
 
-/// The steps of a swap that a dry run goes through.
-const STEPS: [SwapStep; 5] =
-    [SwapStep::Inspect, SwapStep::Stage, SwapStep::Open, SwapStep::Constructor, SwapStep::Metadata];
+/// The steps of a swap that a dry run goes through. `configure` is for WASM guests, whose engine knows them only then.
+const STEPS: [SwapStep; 6] = [
+    SwapStep::Inspect,
+    SwapStep::Stage,
+    SwapStep::Open,
+    SwapStep::Constructor,
+    SwapStep::Configure,
+    SwapStep::Metadata,
+];
 
 /// How much of what the process says on stderr is kept, for when it crashes.
 const LAST_WORDS: usize = 4096;
@@ -42,6 +49,12 @@ pub struct ProbeOrder {
     pub staging: PathBuf,
     /// Whether it may need libraries that are not part of the system.
     pub allow_foreign_libraries: bool,
+    /// What a guest is configured with.
+    pub config: Value,
+    /// The engine for guests, where it is not to be looked for.
+    pub wasm_engine: Option<PathBuf>,
+    /// Where engines keep what they have compiled.
+    pub wasm_cache: Option<PathBuf>,
     /// How long the constructor and `metadata` may each take.
     pub init_timeout: Duration,
     /// How long opening and closing may each take.
@@ -56,6 +69,8 @@ pub enum ProbeReply {
     Passed {
         /// What the build says about itself.
         metadata: ModuleMetadata,
+        /// Whether it was configured to say it.
+        configured: bool,
         /// Why its library would stay mapped after an unload.
         retained_by: Vec<Retention>,
     },
@@ -69,18 +84,24 @@ pub enum ProbeReply {
 }
 
 /// Tries a build out against a module.
-pub(super) async fn dry_run(host: &Host, id: &str, path: &Path, force: bool) -> Answer<DryRun> {
-    let (generation, from_version) = host.look(id, path, force).await?;
-    match probe(host, path).await? {
-        ProbeReply::Passed { metadata, retained_by } => Ok(DryRun {
+pub(super) async fn dry_run(
+    host: &Host,
+    id: &str,
+    path: &Path,
+    force: bool,
+    config: Option<Value>,
+) -> Answer<DryRun> {
+    let old = host.look(id, path, force).await?;
+    match probe(host, path, config.unwrap_or(old.config)).await? {
+        ProbeReply::Passed { metadata, configured, retained_by } => Ok(DryRun {
             id: id.to_owned(),
             dry_run: true,
-            generation,
-            from_version,
+            generation: old.generation,
+            from_version: old.version,
             downgrade: host.fits(id, &metadata)?,
             to_version: metadata.version,
             kind: metadata.kind,
-            passed: STEPS.to_vec(),
+            passed: STEPS.into_iter().filter(|step| configured || *step != SwapStep::Configure).collect(),
             retained_by,
         }),
         ProbeReply::Failed { step, error } => Err(would_fail(id, step, *error)),
@@ -105,13 +126,16 @@ fn would_fail(id: &str, step: SwapStep, cause: ErrorReport) -> Fault {
 }
 
 /// Has a process of its own try the file.
-async fn probe(host: &Host, path: &Path) -> Answer<ProbeReply> {
+async fn probe(host: &Host, path: &Path, config: Value) -> Answer<ProbeReply> {
     let folder = tempfile::tempdir().map_err(|error| setup("make a folder for the reply", &error))?;
     let order = ProbeOrder {
         path: path.to_owned(),
         reply: folder.path().join("reply"),
         staging: host.staging_base().to_owned(),
         allow_foreign_libraries: host.policy().allow_foreign_libraries,
+        config,
+        wasm_engine: host.wasm().engine.clone(),
+        wasm_cache: host.wasm().cache.clone(),
         init_timeout: host.limits().init,
         loader_timeout: host.limits().loader,
     };

@@ -78,6 +78,7 @@ mod tests {
         let mut module = ModuleInfo::new(metadata, ModuleState::Failed, 1);
         module.failure = Some("failure".into());
         module.probation_millis = Some(1);
+        module.engine = Some("engine".into());
         let retention = Retention { holder: Holder::Call, count: 1, detail: "detail".into() };
         module.retained_by = vec![retention.clone()];
         let receipt = Receipt {

@@ -4,10 +4,11 @@
 //! description's section and the facts of linking; `description` reads the former, `facts` judges the latter;
 //! `inspect` puts them together and refuses what can't be loaded here; `stage` writes the private copy.
 //!
-//! `wasm` describes a guest's file, and `guest` tells the two sorts of files apart.
+//! `wasm` describes a guest's file, and `guest` tells the two sorts of files apart; `engine` finds what runs guests.
 
 mod description;
 mod elf;
+mod engine;
 mod facts;
 mod fault;
 mod guest;
@@ -25,6 +26,7 @@ mod text;
 mod wasm;
 
 pub use description::Description;
+pub(crate) use engine::{find_engine, prepare_cache};
 pub use facts::LinkFacts;
 pub use guest::{InspectedGuest, ModuleFile};
 pub use inspect::{InspectedFile, LoadPolicy};

@@ -67,7 +67,7 @@ fn prepare_own(base: &Path) -> io::Result<()> {
     check_executable(base)
 }
 
-fn make_folder(path: &Path, parents: bool) -> io::Result<()> {
+pub(super) fn make_folder(path: &Path, parents: bool) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(parents);
     #[cfg(unix)]

@@ -53,6 +53,9 @@ pub(crate) struct Generation {
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) path: PathBuf,
+    /// The engine's file, where that one is a WASM guest.
+    pub(crate) engine: Option<PathBuf>,
+    /// Of the library.
     pub(crate) facts: LinkFacts,
 }
 

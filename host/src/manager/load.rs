@@ -6,16 +6,18 @@ use std::{
     time::Duration,
 };
 
-use oxide_plugin_api::{Event, ModuleKind, ModuleMetadata};
+use oxide_plugin_api::{Event, ModuleMetadata};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
-    lifecycle::{self, announce, run_hook},
+    guest::{Found, Material, WasmOptions},
+    lifecycle::{self, announce},
     mailbox,
     registry::{Build, Entry, Present, Reservation, Shared, check_id},
     services::ManagerServices,
+    setup::Setup,
 };
 use crate::{
     boundary::{
@@ -26,13 +28,12 @@ use crate::{
         residue::Residue,
     },
     error::{KernelError, Result},
-    intake::{InspectedFile, LoadPolicy, Refusal, StagedFile, StagingDir},
+    intake::{LoadPolicy, StagedFile, StagingDir},
     kernel,
     life::{
         flush,
         generation::{Generation, Origin, unique_number},
         hook, loader,
-        object::Object,
         reaper::{self, Lingering},
         undertaker::{self, Holders, Patience},
     },
@@ -93,6 +94,7 @@ impl LoadOptions {
 pub(crate) struct Loading {
     pub(crate) staging: Arc<StagingDir>,
     pub(crate) policy: LoadPolicy,
+    pub(crate) wasm: WasmOptions,
 }
 
 /// A step that failed, and how.
@@ -130,14 +132,14 @@ pub(crate) async fn load(
         return Err(stuck);
     }
     let early = options.id.as_deref().map(|id| shared.reserve(id)).transpose()?;
-    let staged = read_and_stage(loading, &path).await?;
-    let provisional: Arc<str> = options.id.as_deref().unwrap_or(&staged.description().package).into();
+    let material = read_and_stage(loading, &path).await?;
+    let provisional: Arc<str> = options.id.clone().unwrap_or_else(|| material.name()).into();
     let plan = Plan { id: provisional.clone(), module: unique_number(), number: 1, path: path.clone() };
-    let generation = make(shared, &plan, staged.clone()).await?;
-    match build(shared, &generation, early, options, &staged).await {
+    let generation = make(shared, &plan, &material).await?;
+    match build(shared, &generation, early, options, &material).await {
         Ok((mut reservation, metadata, own_id)) => {
             reservation.after_the_one_before().await;
-            let build = Build { staged, path, config: options.config.clone() };
+            let build = Build { material, path, config: options.config.clone() };
             let present = Present::new(generation, metadata, own_id, Some(build));
             Ok(register(shared, reservation, present, plan.module))
         }
@@ -169,12 +171,12 @@ pub(crate) struct Plan {
 pub(crate) async fn make(
     shared: &Arc<Shared>,
     plan: &Plan,
-    staged: StagedFile,
+    material: &Material,
 ) -> Result<Arc<Generation>, Failure> {
     let unique = unique_number();
-    let origin = Origin { path: plan.path.clone(), facts: staged.facts().clone() };
+    let origin = material.origin(&plan.path);
     let residue = Residue::new(&plan.id, plan.module, unique, flush::present_runtime);
-    let library = open(staged, plan.path.clone(), residue, shared.limits.loader)
+    let library = open(material.library.clone(), residue, shared.limits.loader)
         .await
         .map_err(Failure::at(SwapStep::Open))?;
     let services = Arc::new(ManagerServices::new(shared.bus.clone()));
@@ -191,74 +193,24 @@ async fn build(
     generation: &Arc<Generation>,
     early: Option<Reservation>,
     options: &LoadOptions,
-    staged: &StagedFile,
+    material: &Material,
 ) -> Result<(Reservation, ModuleMetadata, String)> {
-    let Object::Foreign(foreign) = &generation.object else { return Err(KernelError::ShuttingDown) };
-    let mut metadata = described(shared, generation, staged).await?;
+    let setup = Setup { shared, generation, material, config: &options.config };
+    let mut metadata = setup.metadata().await?;
     let reservation = match early {
         Some(reservation) => reservation,
         None => shared.reserve(&metadata.id)?,
     };
     let id = reservation.id();
-    foreign.lending().set_module(id.clone());
+    setup.foreign()?.lending().set_module(id.clone());
     let own_id = std::mem::replace(&mut metadata.id, id.as_ref().to_owned());
-    set_up(shared, &id, generation, &options.config, metadata.kind).await?;
+    setup.finish(&id, metadata.kind).await?;
     Ok((reservation, metadata, own_id))
 }
 
-/// What the build says about itself, and its file where it says nothing.
-pub(crate) async fn described(
-    shared: &Arc<Shared>,
-    generation: &Arc<Generation>,
-    staged: &StagedFile,
-) -> Result<ModuleMetadata> {
-    let Object::Foreign(foreign) = &generation.object else { return Err(KernelError::ShuttingDown) };
-    let provisional = foreign.lending().module();
-    let mut metadata = ask_metadata(shared, &provisional, generation).await?;
-    let description = staged.description();
-    metadata.kind = description.kind;
-    if metadata.description.is_none() && !description.description.is_empty() {
-        metadata.description = Some(description.description.clone());
-    }
-    Ok(metadata)
-}
-
-/// `configure` and `init`.
-pub(crate) async fn set_up(
-    shared: &Arc<Shared>,
-    id: &str,
-    generation: &Arc<Generation>,
-    config: &Value,
-    kind: ModuleKind,
-) -> Result<(), Failure> {
-    let Object::Foreign(foreign) = &generation.object else {
-        return Err(Failure { step: SwapStep::Configure, error: KernelError::ShuttingDown });
-    };
-    let limit = shared.limits.init;
-    run_hook(id, "configure", limit, generation, || foreign.configure(config))
-        .await
-        .map_err(Failure::at(SwapStep::Configure))?;
-    let init = match kind {
-        ModuleKind::Native => "init",
-        ModuleKind::Wasm => "instantiate",
-    };
-    run_hook(id, init, limit, generation, || foreign.init()).await.map_err(Failure::at(SwapStep::Init))?;
-    generation.initialised.store(true, SeqCst);
-    Ok(())
-}
-
-async fn read_and_stage(loading: &Loading, path: &Path) -> Result<StagedFile> {
+async fn read_and_stage(loading: &Loading, path: &Path) -> Result<Material> {
     let (loading, read) = (loading.clone(), path.to_owned());
-    let work = move || StagedFile::write(&loading.staging, &inspected(&loading, &read)?);
-    reading(path, work).await
-}
-
-/// Reads a file, and judges it.
-pub(crate) fn inspected(loading: &Loading, path: &Path) -> Result<InspectedFile, Failure> {
-    let refused = |refusal: Refusal| Failure { step: SwapStep::Inspect, error: refusal.into() };
-    let file = InspectedFile::read(path).map_err(refused)?;
-    file.check_loadable(&loading.policy).map_err(refused)?;
-    Ok(file)
+    reading(path, move || Found::read(&loading, &read)?.stage(&loading)).await
 }
 
 /// Has a life thread read files.
@@ -272,12 +224,8 @@ pub(crate) async fn reading<T: Send + 'static>(
     })
 }
 
-async fn open(
-    staged: StagedFile,
-    path: PathBuf,
-    residue: Arc<Residue>,
-    limit: Duration,
-) -> Result<CheckedLibrary> {
+async fn open(staged: StagedFile, residue: Arc<Residue>, limit: Duration) -> Result<CheckedLibrary> {
+    let path = staged.origin().to_owned();
     let name = crate::intake::file_name(&path);
     let job = move || crate::boundary::library::open_checked(staged, &path, residue);
     // Opened after all, too late for anybody: nothing but its constructors has run.
@@ -368,36 +316,7 @@ async fn bury(module: &str, generation: Arc<Generation>, patience: Patience) {
     tracing::debug!(?end, "undid a load that failed");
 }
 
-async fn ask_metadata(
-    shared: &Arc<Shared>,
-    module: &str,
-    generation: &Arc<Generation>,
-) -> Result<ModuleMetadata> {
-    let limit = shared.limits.init;
-    let timed_out =
-        || KernelError::HookTimedOut { module: module.to_owned(), hook: "metadata", after: limit };
-    let lease = generation.alone(limit).await.ok_or_else(timed_out)?;
-    let asked = generation.clone();
-    let metadata = hook::run_blocking(
-        limit,
-        move || {
-            let _lease = lease;
-            match &asked.object {
-                Object::Foreign(foreign) => foreign.metadata(),
-                Object::InProcess(_) => HookEnd::Panicked("not a foreign module".to_owned()),
-            }
-        },
-        drop,
-    )
-    .await
-    .ok_or_else(timed_out)?;
-    match metadata {
-        HookEnd::Ok(metadata) => Ok(metadata),
-        end => Err(error_of(module, "metadata", &end)),
-    }
-}
-
-fn error_of<T>(module: &str, hook: &'static str, end: &HookEnd<T>) -> KernelError {
+pub(crate) fn error_of<T>(module: &str, hook: &'static str, end: &HookEnd<T>) -> KernelError {
     let module = module.to_owned();
     match end {
         HookEnd::Panicked(message) => KernelError::HookPanicked { module, hook, message: message.clone() },

@@ -3,6 +3,7 @@
 //! Knows which modules there are and what becomes of them; never touches what crosses the wall itself.
 
 mod commands;
+mod guest;
 mod handle;
 mod lifecycle;
 mod limits;
@@ -13,6 +14,7 @@ mod probation;
 mod probe;
 mod registry;
 mod services;
+mod setup;
 mod swap;
 mod switch;
 mod unload;
@@ -27,6 +29,7 @@ use std::{
 };
 
 use oxide_plugin_api::{ModuleKind, ModuleMetadata, ModuleState, Payload};
+use serde_json::Value;
 use tokio::runtime::Handle;
 
 pub use handle::{Invoke, ModuleHandle};
@@ -35,10 +38,14 @@ pub use load::LoadOptions;
 pub use probation::Probation;
 pub use swap::SwapOptions;
 
+pub(crate) use guest::WasmOptions;
 pub(crate) use load::Loading;
 pub(crate) use swap::Source;
 #[cfg(all(feature = "daemon", unix))]
-pub(crate) use {load::Failure, probe::Probed};
+pub(crate) use {
+    load::Failure,
+    probe::{Looked, Probed},
+};
 
 use crate::{
     bus::{HandlerGuard, MessageBus},
@@ -305,14 +312,19 @@ impl ModuleManager {
         id: &str,
         path: PathBuf,
         force: bool,
-    ) -> Result<(u64, String)> {
+    ) -> Result<Looked> {
         let entry = self.inner.shared.find(id)?;
         probe::look(&self.inner.shared, loading, &entry, path, force).await
     }
 
     /// Opens and constructs a build, asks it what it is, and ends it again.
-    pub(crate) async fn probe(&self, loading: &Loading, path: PathBuf) -> Result<Probed, Failure> {
-        probe::probe(&self.inner.shared, loading, path).await
+    pub(crate) async fn probe(
+        &self,
+        loading: &Loading,
+        path: PathBuf,
+        config: &Value,
+    ) -> Result<Probed, Failure> {
+        probe::probe(&self.inner.shared, loading, path, config).await
     }
 
     /// What there is to say of a module and of a build that was probed: whether it would be a swap to a lower version.

@@ -12,12 +12,11 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use super::{lifecycle::Op, limits::Limits, mailbox::Mailbox};
+use super::{guest::Material, lifecycle::Op, limits::Limits, mailbox::Mailbox};
 use crate::{
     boundary::{hold::Hold, seat::Route},
     bus::MessageBus,
     error::{KernelError, Result},
-    intake::StagedFile,
     life::{
         generation::{Generation, GenerationSeat, SEATS},
         undertaker,
@@ -84,8 +83,8 @@ impl Present {
 /// What a generation of a plugin is made from.
 #[derive(Clone)]
 pub(crate) struct Build {
-    /// The private copy; it stays as long as this does.
-    pub(crate) staged: StagedFile,
+    /// Its private copy stays as long as this does.
+    pub(crate) material: Material,
     /// Where it was loaded from.
     pub(crate) path: PathBuf,
     pub(crate) config: Value,
@@ -137,6 +136,7 @@ impl Entry {
         let mut info = ModuleInfo::new(present.metadata.clone(), self.state(), generation.number);
         if let Some(origin) = &generation.origin {
             info.path = Some(origin.path.clone());
+            info.engine.clone_from(&origin.engine);
             info.retained_by = undertaker::static_holders(&origin.facts);
         }
         if let Some((unique, until)) = *self.probation.lock()

@@ -17,16 +17,17 @@ use tokio::{
 };
 
 use super::{
+    guest::{Found, Material},
     lifecycle::{CANCELLING, Drain, Op, cancel_calls},
-    load::{Failure, Loading, Plan, READING, described, inspected, make, reading, set_up, undo},
+    load::{Failure, Loading, Plan, READING, make, reading, undo},
     probation::{self, Probation},
     registry::{Build, Entry, Present, Shared},
+    setup::Setup,
     switch::{Switch, Switched},
     unload::{announce_unmapped, end},
 };
 use crate::{
     error::{KernelError, Result},
-    intake::{InspectedFile, StagedFile},
     kernel,
     life::{
         generation::Generation,
@@ -178,22 +179,6 @@ pub(crate) fn is_downgrade(from: &str, to: &str) -> bool {
     matches!((version(from), version(to)), (Some(from), Some(to)) if to < from)
 }
 
-/// Where a new build's bytes are.
-enum Bytes {
-    At(PathBuf),
-    /// In the copy of an earlier build, which stays until they have been read, whatever becomes of the module.
-    Of(StagedFile),
-}
-
-impl Bytes {
-    fn path(&self) -> &Path {
-        match self {
-            Self::At(path) => path,
-            Self::Of(staged) => staged.path(),
-        }
-    }
-}
-
 pub(super) struct Job<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) loading: &'a Loading,
@@ -208,10 +193,10 @@ impl Job<'_> {
     async fn run(&self, source: Source, options: &SwapOptions) -> Result<(Switched, String), Failure> {
         self.may_begin().map_err(Failure::at(SwapStep::Inspect))?;
         let present = self.old.build.lock().clone();
-        let (path, read, config) = match source {
+        let (path, again, config) = match source {
             Source::File(path) => {
                 let config = present.as_ref().map(|build| build.config.clone()).unwrap_or_default();
-                (path.clone(), Bytes::At(path), options.config.clone().unwrap_or(config))
+                (path, None, options.config.clone().unwrap_or(config))
             }
             Source::Previous { of } => {
                 if of.is_some_and(|unique| unique != self.old.generation.unique) {
@@ -221,18 +206,18 @@ impl Job<'_> {
                 let previous = self.entry.previous.lock().clone();
                 let none = || KernelError::NoPreviousBuild(self.entry.id.as_ref().to_owned());
                 let build = previous.ok_or_else(none).map_err(Failure::at(SwapStep::Inspect))?;
-                (build.path, Bytes::Of(build.staged), build.config)
+                (build.path, Some(build.material), build.config)
             }
         };
-        let same_as = present.map(|build| build.staged).filter(|_| !options.force);
-        let staged = self.inspect_and_stage(&path, read, same_as).await?;
+        let same_as = present.map(|build| build.material).filter(|_| !options.force);
+        let material = self.inspect_and_stage(&path, again, same_as).await?;
         let (id, number) = (self.entry.id.clone(), self.old.generation.number + 1);
         let plan = Plan { id, module: self.entry.number, number, path: path.clone() };
-        let generation = make(self.shared, &plan, staged.clone()).await?;
-        let switched = match self.set_up(&generation, &staged, &config).await {
+        let generation = make(self.shared, &plan, &material).await?;
+        let switched = match self.set_up(&generation, &material, &config).await {
             Ok((metadata, own_id)) => {
                 let version = metadata.version.clone();
-                let build = Build { staged, path, config };
+                let build = Build { material, path, config };
                 let switched = self.switch(&generation, metadata, own_id, build).await;
                 switched.map(|switched| (switched, version))
             }
@@ -269,33 +254,38 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// `path` is where the bytes came from.
+    /// `again` is made from once more, in place of the file at `path`; its copy stays until it has been read, whatever
+    /// becomes of the module.
     async fn inspect_and_stage(
         &self,
         path: &Path,
-        read: Bytes,
-        same_as: Option<StagedFile>,
-    ) -> Result<StagedFile, Failure> {
-        let (loading, origin) = (self.loading.clone(), path.to_owned());
+        again: Option<Material>,
+        same_as: Option<Material>,
+    ) -> Result<Material, Failure> {
+        let (loading, read) = (self.loading.clone(), path.to_owned());
         let differs = self.differs(same_as);
         let work = move || {
-            let file = inspected(&loading, read.path())?;
-            differs(&file)?;
-            StagedFile::write_as(&loading.staging, &file, &origin).map_err(Failure::at(SwapStep::Stage))
+            let found = match &again {
+                Some(material) => Found::read_again(&loading, material),
+                None => Found::read(&loading, &read),
+            };
+            let found = found.map_err(Failure::at(SwapStep::Inspect))?;
+            differs(&found)?;
+            found.stage(&loading).map_err(Failure::at(SwapStep::Stage))
         };
         reading(path, move || Ok(work())).await.map_err(Failure::at(SwapStep::Inspect))?
     }
 
-    /// Refuses the very bytes of the copy, if there is one to compare with.
+    /// Refuses what would be the very same build, if there is one to compare with.
     pub(super) fn differs(
         &self,
-        same_as: Option<StagedFile>,
-    ) -> impl FnOnce(&InspectedFile) -> Result<(), Failure> + use<> {
+        same_as: Option<Material>,
+    ) -> impl FnOnce(&Found) -> Result<(), Failure> + use<> {
         let (module, generation) = (self.entry.id.as_ref().to_owned(), self.old.generation.number);
-        move |file| {
+        move |found| {
             let inspect = Failure::at(SwapStep::Inspect);
             match same_as {
-                Some(present) if present.has_bytes_of(file).map_err(&inspect)? => {
+                Some(present) if found.is_same_as(&present).map_err(&inspect)? => {
                     Err(inspect(KernelError::SameBuild { module, generation }))
                 }
                 _ => Ok(()),
@@ -307,15 +297,16 @@ impl Job<'_> {
     async fn set_up(
         &self,
         generation: &Arc<Generation>,
-        staged: &StagedFile,
+        material: &Material,
         config: &Value,
     ) -> Result<(ModuleMetadata, String), Failure> {
+        let setup = Setup { shared: self.shared, generation, material, config };
         let at_metadata = Failure::at(SwapStep::Metadata);
         self.is_wanted().map_err(&at_metadata)?;
-        let mut metadata = described(self.shared, generation, staged).await.map_err(&at_metadata)?;
+        let mut metadata = setup.metadata().await?;
         let own_id = std::mem::replace(&mut metadata.id, self.entry.id.as_ref().to_owned());
         is_the_same_module(self.entry, self.old, &own_id).map_err(&at_metadata)?;
-        set_up(self.shared, &self.entry.id, generation, config, metadata.kind).await?;
+        setup.finish(&self.entry.id, metadata.kind).await?;
         self.is_wanted().map_err(Failure::at(SwapStep::Switch))?;
         Ok((metadata, own_id))
     }

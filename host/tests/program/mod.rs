@@ -82,7 +82,9 @@ impl Folder {
 /// The program, without anything of this test's environment that it listens to.
 pub(crate) fn oxide<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oxide-host"));
-    for name in ["OXIDE_SOCKET", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG", "COLUMNS"] {
+    for name in
+        ["OXIDE_SOCKET", "OXIDE_WASM_ENGINE", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG", "COLUMNS"]
+    {
         command.env_remove(name);
     }
     command.args(args).stdin(Stdio::null());
