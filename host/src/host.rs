@@ -176,7 +176,7 @@ impl Host {
         HostBuilder::default()
     }
 
-    /// Loads a plugin and starts it. All or nothing: whatever fails is undone.
+    /// Loads a plugin, or a WASM guest, and starts it. All or nothing: whatever fails is undone.
     ///
     /// # Errors
     /// [`KernelError::Refused`](crate::error::KernelError::Refused) before any of its code ran; a duplicate

@@ -28,7 +28,7 @@ use crate::{
 /// What `load` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Load {
-    /// The plugins' files
+    /// The plugins' files, and those of WASM guests
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Manage it under this id, in place of its own; for one file

@@ -11,7 +11,7 @@ pub(super) struct Run {
     /// A configuration file, in TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Plugins to load, after those of the configuration
+    /// Plugins and WASM guests to load, after those of the configuration
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
 }

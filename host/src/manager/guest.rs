@@ -186,11 +186,9 @@ fn split(config: &Value) -> (Value, Value) {
     let none = || Value::Object(Map::new());
     let Value::Object(fields) = config else { return (config.clone(), none()) };
     let mut own = fields.clone();
-    match own.remove("wasm") {
-        Some(wasm) if own.is_empty() => (Value::Null, wasm),
-        Some(wasm) => (Value::Object(own), wasm),
-        None => (Value::Object(own), none()),
-    }
+    let Some(wasm) = own.remove("wasm") else { return (Value::Object(own), none()) };
+    let own = if own.is_empty() { Value::Null } else { Value::Object(own) };
+    (own, if wasm.is_null() { none() } else { wasm })
 }
 
 impl fmt::Debug for Guest {

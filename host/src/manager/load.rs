@@ -49,7 +49,7 @@ pub(crate) const READING: Duration = Duration::from_secs(120);
 pub struct LoadOptions {
     /// The id to manage it under, in place of the module's own.
     pub id: Option<String>,
-    /// What `configure` gets.
+    /// What `configure` gets. Of a WASM guest's, the key `wasm` holds its limits and grants; the rest is its own.
     pub config: Value,
     /// Whether to start it; yes, unless said otherwise.
     pub start: bool,
