@@ -233,6 +233,8 @@ fn a_guest_is_tried_out_swapped_to_and_gone_back_from() {
     let found = folder.run(["swap", "echo", &newer, "--dry-run", "--json"]).expect(0).json();
     assert_eq!((&found["to_version"], &found["kind"]), (&json!("9.0.0"), &json!("wasm")));
     assert_eq!(found["passed"], json!(["inspect", "stage", "open", "constructor", "configure", "metadata"]));
+    let said = folder.run(["swap", "echo", &newer, "--dry-run"]).expect(0).stderr;
+    assert!(said.contains("not tried: init, restore_state and start; generation 1 runs on"), "{said}");
     assert_eq!(folder.run(["show", "echo", "--json"]).expect(0).json()["generation"], 1);
 
     let report = folder.run(["swap", "echo", &newer, "--json", "--config", r#"{"a":1}"#]).expect(0).json();

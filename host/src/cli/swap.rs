@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::parse_duration,
     daemon::{DryRun, SwapRequest},
-    report::SwapReport,
+    report::{SwapReport, SwapStep},
 };
 
 /// What `swap` takes.
@@ -127,8 +127,10 @@ fn dry_run_lines(found: &DryRun) -> Vec<String> {
             format!("  its library would stay mapped after an unload: {}", holder(retention))
         }),
     );
+    // A guest had to be configured to say what it is.
+    let configure = if found.passed.contains(&SwapStep::Configure) { "" } else { "configure, " };
     lines.push(format!(
-        "  not tried: configure, init, restore_state and start; generation {generation} runs on"
+        "  not tried: {configure}init, restore_state and start; generation {generation} runs on"
     ));
     lines
 }
