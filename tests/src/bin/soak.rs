@@ -101,22 +101,27 @@ async fn soak_swaps(stateful: bool, until: Until) -> bool {
     let other = other.as_ref().to_owned();
     let what = Swaps { library, other, stateful, callers: 4, sockets: 2, pace, until, fail_each: 10 };
     let began = Instant::now();
-    let (mut first, mut last) = (None, None);
+    let mut first = None;
     let outcome = swaps::run(&what, |_, swaps| {
         if swaps == warm {
             first = Some((swaps, Process::now()));
         }
-        if swaps > warm && (swaps.is_multiple_of(50) || matches!(until, Until::Time(_))) {
-            last = Some((swaps, Process::now()));
-        }
     })
     .await;
     println!("{name}: in {:.1} s: {outcome:?}", began.elapsed().as_secs_f64());
-    let (Some((from, first)), Some((to, last))) = (first, last) else {
+    let Some((from, first)) = first.filter(|(from, _)| outcome.swaps > *from) else {
         println!("{name}: FAILED: fewer than {warm} swaps, so nothing was measured");
         return false;
     };
-    judge(name, (to - from).max(1), first, last, Vec::new())
+    // How many threads the host's pool has at a moment is chance; those that are not needed end when they have been
+    // idle for ten seconds.
+    for _ in 0..300 {
+        if Process::now().threads <= first.threads {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    judge(name, outcome.swaps - from, first, Process::now(), Vec::new())
 }
 
 async fn soak(package: &str, method: &'static str, library: &Path, cycles: usize) -> bool {
