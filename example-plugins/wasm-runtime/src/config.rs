@@ -132,7 +132,7 @@ impl Limits {
         for folder in self.allow.dirs.iter().flatten() {
             if !folder.host.is_absolute() {
                 return Err(Error::new(format_args!(
-                    "`wasm.allow.dirs` has {}, expected an absolute path",
+                    "`wasm.allow.dirs` has `{}`, expected an absolute path",
                     folder.host.display()
                 )));
             }

@@ -57,3 +57,10 @@ fn reason(fault: &wasmtime::Error, stack: usize) -> String {
 fn root(fault: &wasmtime::Error) -> String {
     fault.root_cause().to_string()
 }
+
+/// wasmtime's error with its causes, where there is no backtrace among them.
+pub(crate) fn with_causes(error: &wasmtime::Error) -> Error {
+    let mut causes: Vec<_> = error.chain().map(|cause| cause.to_string()).collect();
+    causes.dedup();
+    Error::new(causes.join(": "))
+}

@@ -181,7 +181,7 @@ fn compiled(engine: &Engine, config: &Config, guest: &[u8]) -> Result<Compiled> 
     }
     tracing::debug!(guest = %config.name, bytes = guest.len(), "compiles the guest");
     let compiled = Compiled::new(engine, kind, guest)
-        .map_err(|error| Error::new(format_args!("{error:#}")).context("it cannot be compiled"))?;
+        .map_err(|error| fault::with_causes(&error).context("it cannot be compiled"))?;
     if let Some(cache) = &cache
         && let Err(error) = cache.put(&key, &compiled)
     {

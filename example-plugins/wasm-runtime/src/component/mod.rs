@@ -11,7 +11,7 @@ use wasmtime::{
 };
 
 use self::bindings::{Module, ModulePre, oxide::module::types};
-use crate::{config::Allow, instance::Ended, store::Data};
+use crate::{config::Allow, fault, instance::Ended, store::Data};
 
 mod bindings {
     #![allow(missing_docs, unreachable_pub, reason = "wasmtime writes it")]
@@ -44,9 +44,9 @@ impl Guest {
         let mut linker = Linker::new(engine);
         let linked = imports::offer(&mut linker, allow)
             .and_then(|()| linker.instantiate_pre(component))
-            .map_err(|error| of(&error).context("the guest's imports cannot be satisfied"))?;
+            .map_err(|error| fault::with_causes(&error).context("the guest's imports cannot be satisfied"))?;
         let exports = ModulePre::new(linked)
-            .map_err(|error| of(&error).context("the guest is no component of the world `oxide:module/module`"))?;
+            .map_err(|error| fault::with_causes(&error).context("the guest is no component of the world `oxide:module/module`"))?;
         Ok(Self(exports))
     }
 
@@ -118,11 +118,4 @@ fn said<T>(ended: wasmtime::Result<Result<T, types::Error>>) -> Ended<T> {
             types::Error::UnknownMethod(method) => Error::unknown_method(method),
         })
     })
-}
-
-/// wasmtime's error with its causes.
-fn of(error: &wasmtime::Error) -> Error {
-    let mut causes: Vec<_> = error.chain().map(|cause| cause.to_string()).collect();
-    causes.dedup();
-    Error::new(causes.join(": "))
 }

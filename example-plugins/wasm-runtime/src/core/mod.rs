@@ -8,7 +8,11 @@ use serde::Deserialize;
 use wasmtime::{Engine, InstancePre, Linker, Module, Store};
 
 use self::abi::{Abi, Outcome};
-use crate::{fault::Broken, instance::Ended, store::Data};
+use crate::{
+    fault::{self, Broken},
+    instance::Ended,
+    store::Data,
+};
 
 /// A guest that was compiled and whose imports are there.
 pub(crate) struct Guest {
@@ -47,7 +51,7 @@ impl Guest {
         imports::check(module)?;
         let linked = linker
             .instantiate_pre(module)
-            .map_err(|error| Error::new(error.root_cause()).context("the guest's imports cannot be satisfied"))?;
+            .map_err(|error| fault::with_causes(&error).context("the guest's imports cannot be satisfied"))?;
         Ok(Self { linked, only_async: imports::waits(module), stem: stem.to_owned() })
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use oxide_host::{Host, LoadOptions, ModuleInfo, Receipt, error::KernelError};
+use oxide_host::{Host, HostBuilder, LoadOptions, ModuleInfo, Receipt, error::KernelError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -138,9 +138,17 @@ impl House {
     /// # Panics
     /// When it cannot be set up.
     pub fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    /// A host that was set up in another way than that.
+    ///
+    /// # Panics
+    /// When it cannot be.
+    pub fn with(change: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
         let staging = tempfile::tempdir().expect("room for temporary files");
-        let host = Host::builder().staging_dir(staging.path()).build().expect("a host can be set up");
-        Self { host, staging }
+        let builder = change(Host::builder()).staging_dir(staging.path());
+        Self { host: builder.build().expect("a host can be set up"), staging }
     }
 
     /// Loads and starts a guest.
