@@ -68,7 +68,7 @@ async fn a_swap_takes_the_state_along() {
     assert_eq!(house.call("counter", "increment", "").await, "2");
     // The same engine with another guest's configuration is another build of the module.
     let other = Given::guest("counter").config(json!({ "start": 100 })).with("memory", 32 << 20);
-    let options = SwapOptions::new().config(other.json());
+    let options = SwapOptions::new().force(true).config(other.json());
     let report = house.host.swap_with("counter", engine(), options).await.unwrap();
     assert!(report.state_moved, "{report:?}");
     assert!(report.old.unmapped, "{report:?}");
@@ -83,7 +83,7 @@ async fn a_guest_that_cannot_take_the_state_leaves_the_old_one_serving() {
     house.load("counter", &Given::guest("counter")).await;
     house.call("counter", "increment", "").await;
     let other = Given::new("counter", &wasm_runtime_tests::guest("hello"));
-    let options = SwapOptions::new().config(other.json());
+    let options = SwapOptions::new().force(true).config(other.json());
     let error = house.host.swap_with("counter", engine(), options).await.unwrap_err();
     let error = wasm_runtime_tests::told(&error);
     assert!(error.contains("exports no `oxide_restore_state`"), "{error}");
