@@ -25,7 +25,7 @@ async fn a_hundred_and_twenty_lives_leave_nothing() {
         match guest {
             "hello" => assert_eq!(house.call("guest", "hello", "x").await, "hello, x!"),
             "counter" => assert_eq!(house.call("guest", "increment", "2").await, "2"),
-            _ => drop(house.fails("guest", "go on", "").await),
+            _ => drop(house.fails("guest", "go ahead", "").await),
         }
         house.gone("guest").await;
     };

@@ -9,7 +9,7 @@ async fn ended(given: &Given) -> String {
     let house = House::new();
     house.load("good", &Given::guest("hello")).await;
     house.load("bad", given).await;
-    let error = house.fails("bad", "go on", "").await;
+    let error = house.fails("bad", "go ahead", "").await;
     assert_eq!(house.call("good", "hello", "you").await, "hello, you!");
     house.gone("bad").await;
     house.gone("good").await;
@@ -49,7 +49,7 @@ async fn a_guest_that_loops_leaves_its_callers_thread_to_others_meanwhile() {
     house.load("loops", &Given::guest("loops").with("call_time", 400)).await;
     // Both futures are polled by this one thread: `ok` of another module is answered in the middle of the loop.
     house.load("good", &Given::guest("hello")).await;
-    let endless = house.try_call("loops", "go on", "");
+    let endless = house.try_call("loops", "go ahead", "");
     let other = async {
         tokio::task::yield_now().await;
         house.call("good", "hello", "you").await
@@ -148,7 +148,7 @@ async fn after_a_trap_the_next_call_finds_a_fresh_instance() {
     house.load("traps", &Given::guest("traps")).await;
     assert_eq!(house.call("traps", "count", "").await, "1");
     assert_eq!(house.call("traps", "count", "").await, "2");
-    says(&house.fails("traps", "go on", "").await, &["the next call finds a fresh one"]);
+    says(&house.fails("traps", "go ahead", "").await, &["the next call finds a fresh one"]);
     assert_eq!(house.call("traps", "count", "").await, "1");
     house.gone("traps").await;
 }

@@ -4,14 +4,17 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpListener,
+    path::Path,
     thread,
 };
 
 use serde_json::{Value, json};
 use wasm_runtime_tests::{Given, House};
 
+/// The guest is large, so it is compiled once and for all.
 fn reader(allow: Value) -> Given {
-    Given::guest("reader").with("allow", allow)
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+    Given::guest("reader").with("allow", allow).cache(&cache)
 }
 
 #[tokio::test]
