@@ -10,12 +10,14 @@ use std::{
     time::Duration,
 };
 
+// Not tokio's: that leaves a thread-local on each caller's thread, and each would have to come by before the engine can
+// be unmapped.
+use async_lock::{Mutex, MutexGuardArc};
 use oxide_plugin_api::{
     Envelope, Error, MessageBus, ModuleMetadata, Payload, Result, SavedState,
     task::{self, JoinHandle},
     tracing,
 };
-use tokio::sync::{Mutex, OwnedMutexGuard};
 use wasmtime::Engine;
 
 #[cfg(feature = "wasi")]
@@ -129,7 +131,7 @@ impl Life {
     /// Answers a call. One that is inside goes on when this future is dropped.
     pub(crate) async fn invoke(&self, method: &str, payload: Payload) -> Result<Payload> {
         let shared = self.shared.clone();
-        let slot = shared.slot.clone().lock_owned().await;
+        let slot = shared.slot.lock_arc().await;
         let method = method.to_owned();
         let call = async move { shared.invoke(slot, &method, payload).await };
         Inside { call: Some(Box::pin(call)), entered: false, shared: &self.shared }.await
@@ -287,7 +289,7 @@ impl Shared {
 
     async fn invoke(
         &self,
-        mut slot: OwnedMutexGuard<Option<Instance>>,
+        mut slot: MutexGuardArc<Option<Instance>>,
         method: &str,
         payload: Payload,
     ) -> Result<Payload> {

@@ -5,15 +5,16 @@
 //! engine's own is needed, and at rest nothing ticks.
 
 use std::{
+    future::poll_fn,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    task::{Poll, Waker},
     time::Duration,
 };
 
 use oxide_plugin_api::task::{self, JoinHandle};
-use tokio::sync::Notify;
 use wasmtime::Engine;
 
 /// A tick is a tenth of the time that a call may work, within these bounds.
@@ -33,7 +34,8 @@ pub(crate) struct Ticker {
 struct Shared {
     at_work: AtomicUsize,
     resting: AtomicBool,
-    work: Notify,
+    /// The task's, while it rests.
+    waker: Mutex<Option<Waker>>,
 }
 
 /// Somebody is at work.
@@ -50,7 +52,7 @@ impl Ticker {
         let shared = Arc::new(Shared {
             at_work: AtomicUsize::new(0),
             resting: AtomicBool::new(false),
-            work: Notify::new(),
+            waker: Mutex::default(),
         });
         let task = task::spawn(run(engine.clone(), shared.clone(), tick));
         Self { shared, task }
@@ -61,7 +63,10 @@ impl Ticker {
         self.shared.at_work.fetch_add(1, SeqCst);
         // The task says that it rests before it looks whether anybody is at work; here it is the other way round.
         if self.shared.resting.load(SeqCst) {
-            self.shared.work.notify_one();
+            let waker = self.shared.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
         AtWork(&self.shared)
     }
@@ -92,10 +97,13 @@ async fn run(engine: Engine, shared: Arc<Shared>, tick: Duration) {
         if idle < PATIENCE {
             continue;
         }
-        shared.resting.store(true, SeqCst);
-        while shared.at_work.load(SeqCst) == 0 {
-            shared.work.notified().await;
-        }
+        poll_fn(|context| {
+            let waker = context.waker().clone();
+            *shared.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+            shared.resting.store(true, SeqCst);
+            if shared.at_work.load(SeqCst) == 0 { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
         shared.resting.store(false, SeqCst);
         idle = 0;
     }

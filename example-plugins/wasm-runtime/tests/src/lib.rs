@@ -9,7 +9,12 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use oxide_host::{Host, HostBuilder, LoadOptions, ModuleInfo, Receipt, error::KernelError};
+use oxide_host::{
+    Host, HostBuilder, LoadOptions, ModuleInfo, Receipt,
+    bus::{Event, Message},
+    error::KernelError,
+    report::Holder,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -213,6 +218,25 @@ impl House {
         assert!(receipt.unmapped, "{receipt:?}");
         assert_eq!(self.mapped(), before - 1, "the map says otherwise: {receipt:?}");
         receipt
+    }
+
+    /// Unloads a module that left thread-locals on threads of the process's: it is gone at once, or as soon as they
+    /// have come by.
+    ///
+    /// # Panics
+    /// When anything else holds it.
+    pub async fn gone_in_a_while(&self, id: &str) {
+        let mut events = self.host.bus().subscribe().await;
+        let receipt = self.host.unload(id).await.expect("it was loaded");
+        assert!(receipt.retained_by.iter().all(|one| one.holder == Holder::ThreadLocal), "{receipt:?}");
+        let mut unmapped = receipt.unmapped;
+        while !unmapped {
+            let envelope = events.receiver.recv().await.expect("the bus is there");
+            if let Message::Event(Event::ModuleUnmapped { module_id, .. }) = envelope.message {
+                unmapped = module_id == id;
+            }
+        }
+        assert_eq!(self.mapped(), 0, "the map says otherwise");
     }
 
     /// How many of this host's copies are in the process's map.

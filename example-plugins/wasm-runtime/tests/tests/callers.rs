@@ -148,3 +148,37 @@ async fn waiting_for_the_bus_is_not_work() {
     house.gone("caller").await;
     house.gone("slow").await;
 }
+
+#[tokio::test]
+async fn a_callers_thread_that_never_comes_by_again_holds_nothing() {
+    let house = Arc::new(House::new());
+    house.load("core", &Given::guest("traps")).await;
+    house.load("component", &Given::guest("counter")).await;
+    let (called, await_calls) = std::sync::mpsc::channel();
+    let (leave, stay) = std::sync::mpsc::channel::<()>();
+    let caller = {
+        let house = house.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let (one, other) = tokio::join!(
+                    house.try_call("component", "increment", ""),
+                    house.try_call("component", "increment", "")
+                );
+                assert_eq!((one.unwrap().as_str(), other.unwrap().as_str()), ("1", "2"));
+                house.call("core", "count", "").await;
+                house.fails("core", "go ahead", "").await;
+                house.call("core", "count", "").await;
+                house.fails("component", "give-up", "").await;
+                house.call("component", "get", "").await;
+            });
+            called.send(()).unwrap();
+            let _ = stay.recv();
+        })
+    };
+    await_calls.recv().unwrap();
+    house.gone("core").await;
+    house.gone("component").await;
+    drop(leave);
+    caller.join().unwrap();
+}

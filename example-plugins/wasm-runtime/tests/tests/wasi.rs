@@ -48,13 +48,13 @@ async fn a_granted_folder_and_nothing_around_it() {
     assert!(!inner.join("new").exists());
     assert_eq!(house.call("reader", "variables", "").await, "");
     house.fails("reader", "fetch", "localhost:1 x").await;
-    house.gone("reader").await;
+    house.gone_in_a_while("reader").await;
 
     let allow = json!({ "dirs": [{ "host": inner, "guest": "/data", "write": true }] });
     house.load("reader", &reader(allow)).await;
     house.call("reader", "write", "/data/new text").await;
     assert_eq!(fs::read_to_string(inner.join("new")).unwrap(), "text");
-    house.gone("reader").await;
+    house.gone_in_a_while("reader").await;
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn granted_variables_and_no_others() {
     assert_eq!(house.call("reader", "variables", "").await, "COLOUR=green\nSIZE=7");
     house.fails("reader", "list", "/").await;
     house.call("reader", "print", "to the log").await;
-    house.gone("reader").await;
+    house.gone_in_a_while("reader").await;
 }
 
 /// A server that answers each caller with what it was sent, twice.
@@ -99,7 +99,7 @@ async fn a_granted_host_and_port_and_no_other() {
     for refused in [format!("localhost:{other}"), format!("127.0.0.1:{other}"), format!("example.org:{granted}")] {
         house.fails("reader", "fetch", &format!("{refused} ab")).await;
     }
-    house.gone("reader").await;
+    house.gone_in_a_while("reader").await;
 }
 
 #[tokio::test]
@@ -112,6 +112,6 @@ async fn threads_that_wasi_needed_end_with_the_guest() {
         house.load("reader", &reader(allow.clone())).await;
         assert_eq!(house.call("reader", "read", "/data/file").await, "text");
         // A thread that had not ended would hold the library.
-        house.gone("reader").await;
+        house.gone_in_a_while("reader").await;
     }
 }
