@@ -1,4 +1,4 @@
-//! Compiled guests. The one file of this crate with unsafe code in it.
+//! Compiled guests.
 #![allow(unsafe_code, reason = "wasmtime takes compiled code back from bytes that it cannot check")]
 
 use wasmtime::{Engine, Module, Result, component::Component};

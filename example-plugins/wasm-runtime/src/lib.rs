@@ -10,7 +10,8 @@
 //! - **Callers that go away.** A call that is inside the guest when its caller's future is dropped runs to its end, in
 //!   a task of the host's, and its answer is dropped. A `stop` ends it where it stands.
 //! - **The end.** No thread, no signal handler and no table of the process's is left: the time limit is a task on the
-//!   host's threads (`ticker.rs`), and wasmtime is set up to do without the rest (`engine.rs`).
+//!   host's threads (`ticker.rs`), and wasmtime is set up to do without the rest (`engine.rs`, `signal_stack.rs`). What
+//!   is left on each thread that was inside a guest is one thread-local of wasmtime's, which the host has destroyed.
 
 mod cache;
 mod compiled;
@@ -24,6 +25,7 @@ mod instance;
 mod life;
 mod limiter;
 mod module;
+mod signal_stack;
 mod store;
 mod ticker;
 #[cfg(feature = "wasi")]
