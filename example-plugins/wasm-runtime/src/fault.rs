@@ -24,7 +24,8 @@ impl std::error::Error for Broken {}
 pub(crate) fn error(store: &mut Store<Data>, fault: &wasmtime::Error, stack: usize) -> Error {
     let mut text = reason(fault, stack);
     if let Some(backtrace) = fault.downcast_ref::<WasmBacktrace>() {
-        let names: Vec<_> = backtrace.frames().iter().filter_map(|frame| frame.func_name()).take(FRAMES).collect();
+        let names: Vec<_> =
+            backtrace.frames().iter().filter_map(|frame| frame.func_name()).take(FRAMES).collect();
         if !names.is_empty() {
             text += &format!(", in `{}`", names.join("` called by `"));
         }

@@ -37,7 +37,9 @@ pub(crate) async fn request(data: &mut Data, module_id: &str, method: &str, payl
 
 fn of(data: &Data) -> Result<MessageBus> {
     let bus = data.bus.clone();
-    bus.ok_or_else(|| Error::new("the bus is not there yet in `metadata` and `configure`: use it from `start` on"))
+    bus.ok_or_else(|| {
+        Error::new("the bus is not there yet in `metadata` and `configure`: use it from `start` on")
+    })
 }
 
 fn parse(payload: &str) -> Result<serde_json::Value> {

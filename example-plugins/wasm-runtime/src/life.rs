@@ -58,6 +58,9 @@ struct Shared {
     reactor: Reactor,
 }
 
+/// A call that is inside.
+type Call = Pin<Box<dyn Future<Output = Result<Payload>> + Send>>;
+
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Ended<T>> + Send + 'a>>;
 
 impl Life {
@@ -130,11 +133,12 @@ impl Life {
 
     /// Answers a call. One that is inside goes on when this future is dropped.
     pub(crate) async fn invoke(&self, method: &str, payload: Payload) -> Result<Payload> {
-        let shared = self.shared.clone();
-        let slot = shared.slot.lock_arc().await;
-        let method = method.to_owned();
-        let call = async move { shared.invoke(slot, &method, payload).await };
-        Inside { call: Some(Box::pin(call)), entered: false, shared: &self.shared }.await
+        let slot = match self.shared.slot.try_lock_arc() {
+            Some(slot) => slot,
+            None => self.shared.slot.lock_arc().await,
+        };
+        let call = self.shared.clone().call(slot, method.to_owned(), payload);
+        Inside { call: Some(call), entered: false, shared: &self.shared }.await
     }
 
     /// Stops the guest. An instance that was lost has nothing to stop.
@@ -233,7 +237,8 @@ impl Shared {
         match slot.take() {
             Some(instance) => Ok(instance),
             None => {
-                let anew = self.anew().await;
+                // In a box: what is rare should not make every call's future larger.
+                let anew = Box::pin(self.anew()).await;
                 anew.map_err(|error| error.context("the guest was ended, and cannot be made anew"))
             }
         }
@@ -287,13 +292,26 @@ impl Shared {
         })?
     }
 
+    /// A call that owns all it needs.
+    fn call(
+        self: Arc<Self>,
+        slot: MutexGuardArc<Option<Instance>>,
+        method: String,
+        payload: Payload,
+    ) -> Call {
+        Box::pin(async move { self.invoke(slot, &method, payload).await })
+    }
+
     async fn invoke(
         &self,
         mut slot: MutexGuardArc<Option<Instance>>,
         method: &str,
         payload: Payload,
     ) -> Result<Payload> {
-        let mut instance = self.taken(&mut slot).await?;
+        let mut instance = match slot.take() {
+            Some(instance) => instance,
+            None => Box::pin(self.taken(&mut slot)).await?,
+        };
         let _at_work = self.ticker.at_work();
         store::begin(instance.store());
         match self.inside(instance.invoke(method, payload.as_bytes())).await {
@@ -308,7 +326,9 @@ impl Shared {
     /// Says what became of an instance that cannot go on.
     fn lost(&self, instance: &mut Instance, name: &str, fault: &wasmtime::Error) -> Error {
         let why = fault::error(instance.store(), fault, self.limits.stack);
-        tracing::warn!("the guest was ended in `{name}`: {why}; its state is lost, and the next call finds a fresh one");
+        tracing::warn!(
+            "the guest was ended in `{name}`: {why}; its state is lost, and the next call finds a fresh one"
+        );
         Error::new(format_args!("the guest was ended in `{name}`: {why}; the next call finds a fresh one"))
     }
 
@@ -332,13 +352,13 @@ impl Shared {
 
 /// A call that has the instance. When its caller goes away in the middle, it goes on without: a half-done call would
 /// cost the guest its state, and a caller's patience must not.
-struct Inside<'a, F: Future<Output = Result<Payload>> + Send + 'static> {
-    call: Option<Pin<Box<F>>>,
+struct Inside<'a> {
+    call: Option<Call>,
     entered: bool,
     shared: &'a Shared,
 }
 
-impl<F: Future<Output = Result<Payload>> + Send + 'static> Future for Inside<'_, F> {
+impl Future for Inside<'_> {
     type Output = Result<Payload>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -352,7 +372,7 @@ impl<F: Future<Output = Result<Payload>> + Send + 'static> Future for Inside<'_,
     }
 }
 
-impl<F: Future<Output = Result<Payload>> + Send + 'static> Drop for Inside<'_, F> {
+impl Drop for Inside<'_> {
     fn drop(&mut self) {
         let Some(call) = self.call.take().filter(|_| self.entered) else { return };
         let task = task::spawn(async move {

@@ -34,7 +34,9 @@ pub(super) fn check(engine: &Engine, component: &Component, allow: &Allow) -> Re
         }
         let package = rest.split('/').next().unwrap_or(rest);
         let Some(grant) = grant_for(package) else {
-            return Err(Error::new(format_args!("the guest imports `{import}`, which this engine does not have")));
+            return Err(Error::new(format_args!(
+                "the guest imports `{import}`, which this engine does not have"
+            )));
         };
         if !allow.any() {
             return Err(Error::new(format_args!(

@@ -2,9 +2,7 @@
 
 mod imports;
 
-use oxide_plugin_api::{
-    Envelope, Error, ModuleKind, ModuleMetadata, Result, SavedState, serde_json,
-};
+use oxide_plugin_api::{Envelope, Error, ModuleKind, ModuleMetadata, Result, SavedState, serde_json};
 use wasmtime::{
     Engine, Store,
     component::{Component, Linker},
@@ -45,8 +43,9 @@ impl Guest {
         let linked = imports::offer(&mut linker, allow)
             .and_then(|()| linker.instantiate_pre(component))
             .map_err(|error| fault::with_causes(&error).context("the guest's imports cannot be satisfied"))?;
-        let exports = ModulePre::new(linked)
-            .map_err(|error| fault::with_causes(&error).context("the guest is no component of the world `oxide:module/module`"))?;
+        let exports = ModulePre::new(linked).map_err(|error| {
+            fault::with_causes(&error).context("the guest is no component of the world `oxide:module/module`")
+        })?;
         Ok(Self(exports))
     }
 

@@ -56,7 +56,12 @@ impl Abi {
     }
 
     /// Answers a call.
-    pub(crate) async fn invoke(&mut self, store: &mut Store<Data>, method: &str, input: &[u8]) -> Result<Outcome> {
+    pub(crate) async fn invoke(
+        &mut self,
+        store: &mut Store<Data>,
+        method: &str,
+        input: &[u8],
+    ) -> Result<Outcome> {
         let [input, method] = self.write(store, [input, method.as_bytes()]).await?;
         let packed = self.invoke.call_async(&mut *store, (method.0, method.1, input.0, input.1)).await?;
         self.outcome(store, "oxide_invoke", packed).await
@@ -78,7 +83,8 @@ impl Abi {
                 hook.call_async(&mut *store, ()).await?
             }
             [bytes, ..] => {
-                let hook: TypedFunc<(u32, u32), i64> = function(&self.instance, store, name, "(i32, i32) -> i64")?;
+                let hook: TypedFunc<(u32, u32), i64> =
+                    function(&self.instance, store, name, "(i32, i32) -> i64")?;
                 let [bytes, _] = self.write(store, [bytes, &[]]).await?;
                 hook.call_async(&mut *store, bytes).await?
             }
@@ -87,7 +93,11 @@ impl Abi {
     }
 
     /// Calls `oxide_restore_state(version, pointer, length)`, if the guest has it.
-    pub(crate) async fn restore(&mut self, store: &mut Store<Data>, state: &SavedState) -> Result<Option<Outcome>> {
+    pub(crate) async fn restore(
+        &mut self,
+        store: &mut Store<Data>,
+        state: &SavedState,
+    ) -> Result<Option<Outcome>> {
         const NAME: &str = "oxide_restore_state";
         if self.instance.get_export(&mut *store, NAME).is_none() {
             return Ok(None);
@@ -116,15 +126,15 @@ impl Abi {
         let [Ok(first), Ok(second)] = lengths else { return Err(too_long()) };
         let length = first.checked_add(second).ok_or_else(too_long)?;
         if length > self.buffer.1 {
-            self.forget(store).await?;
-            let length = length.max(LEAST);
-            self.buffer = (self.call(store, &self.alloc.clone(), length).await?, length);
+            Box::pin(self.exchange(store, length.max(LEAST))).await?;
         }
         let pointer = self.buffer.0;
         let room = range(pointer, length)
             .and_then(|range| self.memory.data_mut(&mut *store).get_mut(range))
             .ok_or_else(|| {
-                broken(format_args!("`alloc` gave {length} bytes at {pointer}, which is outside of its memory"))
+                broken(format_args!(
+                    "`alloc` gave {length} bytes at {pointer}, which is outside of its memory"
+                ))
             })?;
         let (one, other) = room.split_at_mut(parts[0].len());
         one.copy_from_slice(parts[0]);
@@ -132,12 +142,19 @@ impl Abi {
         Ok([(pointer, first), (pointer.wrapping_add(first), second)])
     }
 
+    /// Gets a larger buffer.
+    async fn exchange(&mut self, store: &mut Store<Data>, length: u32) -> Result<()> {
+        self.forget(store).await?;
+        self.buffer = (self.call(store, &self.alloc, length).await?, length);
+        Ok(())
+    }
+
     /// Frees the buffer.
     async fn forget(&mut self, store: &mut Store<Data>) -> Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
         match buffer.1 {
             0 => Ok(()),
-            _ => self.call(store, &self.free.clone(), buffer).await,
+            _ => self.call(store, &self.free, buffer).await,
         }
     }
 
@@ -145,7 +162,7 @@ impl Abi {
     async fn outcome(&mut self, store: &mut Store<Data>, name: &str, packed: i64) -> Result<Outcome> {
         let outcome = self.copied(store, name, packed).await?;
         if self.buffer.1 > KEPT {
-            self.forget(store).await?;
+            Box::pin(self.forget(store)).await?;
         }
         Ok(outcome)
     }
@@ -171,19 +188,24 @@ impl Abi {
         let bytes = bytes.to_vec();
         let buffer = self.buffer.0..self.buffer.0.saturating_add(self.buffer.1);
         if !buffer.contains(&pointer) {
-            self.call(store, &self.free.clone(), (pointer, length)).await?;
+            self.call(store, &self.free, (pointer, length)).await?;
         }
         Ok(Outcome::Bytes(bytes))
     }
 
     /// Calls one of the small functions; on this very stack where the guest can do without one of its own.
-    async fn call<P, R>(&self, store: &mut Store<Data>, function: &TypedFunc<P, R>, parameters: P) -> Result<R>
+    async fn call<P, R>(
+        &self,
+        store: &mut Store<Data>,
+        function: &TypedFunc<P, R>,
+        parameters: P,
+    ) -> Result<R>
     where
         P: WasmParams + Send + Sync,
         R: WasmResults + Send + Sync,
     {
         if self.only_async {
-            return function.call_async(&mut *store, parameters).await;
+            return Box::pin(function.call_async(&mut *store, parameters)).await;
         }
         store::suspends(store, false);
         let result = function.call(&mut *store, parameters);

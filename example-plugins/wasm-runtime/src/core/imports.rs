@@ -34,7 +34,9 @@ pub(super) fn check(module: &Module) -> Result<()> {
             all.sort_unstable();
             format!("core modules may import these of `{NAMESPACE}`: {}", all.join(", "))
         };
-        return Err(Error::new(format_args!("the guest imports `{space}.{name}`, which is not there; {why}")));
+        return Err(Error::new(format_args!(
+            "the guest imports `{space}.{name}`, which is not there; {why}"
+        )));
     }
     Ok(())
 }

@@ -78,7 +78,9 @@ impl Instance {
             Some(Outcome::Bytes(json)) => match serde_json::from_slice(&json) {
                 Ok(metadata) => metadata,
                 Err(error) => {
-                    return Ok(Err(Error::from(error).context("what `oxide_metadata` gives is not as expected")));
+                    return Ok(Err(
+                        Error::from(error).context("what `oxide_metadata` gives is not as expected")
+                    ));
                 }
             },
             Some(Outcome::Nothing) => return Ok(Err(missing("oxide_metadata"))),
@@ -127,7 +129,9 @@ impl Instance {
 
     pub(crate) async fn restore_state(&mut self, state: &SavedState) -> Ended<()> {
         match self.abi.restore(&mut self.store, state).await? {
-            None => Ok(Err(Error::new("the guest exports no `oxide_restore_state`, so it cannot take a state over"))),
+            None => Ok(Err(Error::new(
+                "the guest exports no `oxide_restore_state`, so it cannot take a state over",
+            ))),
             Some(outcome) => Ok(self.nothing("oxide_restore_state", outcome)),
         }
     }
@@ -159,7 +163,9 @@ impl Instance {
     /// Why it failed, in its own words if it had any.
     fn failure(&mut self) -> Error {
         let said = self.store.data_mut().failure.take();
-        Error::new(said.unwrap_or_else(|| "the guest failed without saying why (`oxide.fail` is for that)".into()))
+        Error::new(
+            said.unwrap_or_else(|| "the guest failed without saying why (`oxide.fail` is for that)".into()),
+        )
     }
 }
 

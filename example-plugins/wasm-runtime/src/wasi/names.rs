@@ -6,12 +6,11 @@ use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::{
     WasiCtxBuilder,
     p2::{
-        SocketError, SocketResult,
+        DynPollable, SocketError, SocketResult,
         bindings::sockets::{
             ip_name_lookup::{self, Host, HostResolveAddressStream, ResolveAddressStream},
             network::{self, ErrorCode, IpAddress, Network},
         },
-        DynPollable,
     },
     sockets::{SocketAddrUse, WasiSocketsCtxView},
 };
@@ -112,7 +111,10 @@ impl HostResolveAddressStream for Lookup<'_> {
         self.sockets.resolve_next_address(stream)
     }
 
-    fn subscribe(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(
+        &mut self,
+        stream: Resource<ResolveAddressStream>,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
         self.sockets.subscribe(stream)
     }
 

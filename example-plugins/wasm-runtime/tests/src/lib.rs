@@ -246,7 +246,8 @@ impl House {
     pub fn mapped(&self) -> usize {
         let staging = self.staging.path().to_string_lossy().into_owned();
         let maps = fs::read_to_string("/proc/self/maps").expect("the map can be read");
-        let mut files: Vec<_> = maps.lines().filter_map(|line| line.find(&staging).map(|at| &line[at..])).collect();
+        let mut files: Vec<_> =
+            maps.lines().filter_map(|line| line.find(&staging).map(|at| &line[at..])).collect();
         files.sort_unstable();
         files.dedup();
         files.len()

@@ -117,7 +117,10 @@ async fn pointers_and_lengths_out_of_bounds_are_found_out() {
     says(&ended(&Given::guest("out-of-bounds")).await, &["reached outside of its memory"]);
     says(&ended(&Given::guest("alloc-outside")).await, &["`alloc` gave", "outside of its memory"]);
     says(&ended(&Given::guest("answers-outside")).await, &["`oxide_invoke` gave 2 bytes at 65535"]);
-    says(&ended(&Given::guest("answers-huge")).await, &["gave 4294967293 bytes at 0", "outside of its memory"]);
+    says(
+        &ended(&Given::guest("answers-huge")).await,
+        &["gave 4294967293 bytes at 0", "outside of its memory"],
+    );
     says(&ended(&Given::guest("divides")).await, &["divided by zero"]);
 }
 

@@ -96,7 +96,9 @@ async fn a_granted_host_and_port_and_no_other() {
     house.load("reader", &reader(json!({ "network": [format!("localhost:{granted}")] }))).await;
     assert_eq!(house.call("reader", "fetch", &format!("localhost:{granted} ab")).await, "abab");
     assert_eq!(house.call("reader", "fetch", &format!("127.0.0.1:{granted} ab")).await, "abab");
-    for refused in [format!("localhost:{other}"), format!("127.0.0.1:{other}"), format!("example.org:{granted}")] {
+    for refused in
+        [format!("localhost:{other}"), format!("127.0.0.1:{other}"), format!("example.org:{granted}")]
+    {
         house.fails("reader", "fetch", &format!("{refused} ab")).await;
     }
     house.gone_in_a_while("reader").await;

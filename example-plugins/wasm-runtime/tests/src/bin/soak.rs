@@ -25,7 +25,11 @@ async fn main() -> ExitCode {
             "hello" => house.try_call("guest", "hello", "you").await,
             "echo" => house.try_call("guest", "echo", "you").await,
             "counter" => house.try_call("guest", "increment", "").await,
-            _ => house.try_call("guest", "go ahead", "").await.err().ok_or_else(|| "it did not fail".to_owned()),
+            _ => house
+                .try_call("guest", "go ahead", "")
+                .await
+                .err()
+                .ok_or_else(|| "it did not fail".to_owned()),
         };
         answer.unwrap_or_else(|error| panic!("cycle {cycle}, {}: {error}", guests[guest]));
         house.gone("guest").await;
