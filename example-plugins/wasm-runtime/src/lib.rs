@@ -1,8 +1,7 @@
 //! A plugin that runs a WASM guest as a module, on [wasmtime](https://docs.rs/wasmtime). One load of it is one guest.
 //! docs/wasm.md is about the guests; this is about what becomes of them here.
 //!
-//! - **Calls.** An instance is single-threaded, so calls come to it one after the other, in the order they came in. A
-//!   guest that waits for the bus frees its caller's thread, and so does one that computes, at each tick of its clock.
+//! - **Calls.** An instance is single-threaded, so calls come to it one after the other. A guest that waits for the bus frees its caller's thread, and so does one that computes, at each tick of its clock.
 //! - **Limits.** Memory, tables, instances, stack, and the time of each call (`config.rs`).
 //! - **Traps.** A call that traps, or is ended for its limits, fails with the reason. Nothing that the instance did up
 //!   to then is trusted: it is dropped, and the next call finds a fresh one, configured and started as the first
@@ -14,6 +13,7 @@
 //!   is left on each thread that was inside a guest is one thread-local of wasmtime's, which the host has destroyed.
 
 mod cache;
+mod call;
 mod compiled;
 mod component;
 mod config;

@@ -6,17 +6,14 @@ use std::{
         Arc, Mutex as StdMutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 // Not tokio's: that leaves a thread-local on each caller's thread, and each would have to come by before the engine can
 // be unmapped.
-use async_lock::{Mutex, MutexGuardArc};
+use async_lock::Mutex;
 use oxide_plugin_api::{
-    Envelope, Error, MessageBus, ModuleMetadata, Payload, Result, SavedState,
-    task::{self, JoinHandle},
-    tracing,
+    Envelope, Error, MessageBus, ModuleMetadata, Payload, Result, SavedState, task::JoinHandle, tracing,
 };
 use wasmtime::Engine;
 
@@ -24,6 +21,7 @@ use wasmtime::Engine;
 use crate::wasi::Reactor;
 use crate::{
     cache::{Cache, Key},
+    call::{Call, Invocation, Turn},
     compiled::{Compiled, Kind},
     config::{Config, Limits},
     fault,
@@ -39,10 +37,10 @@ pub(crate) struct Life {
 }
 
 /// What a call needs, also one whose caller has gone away.
-struct Shared {
+pub(crate) struct Shared {
     /// The instance, unless somebody is inside, who takes it out. Who leaves it in the middle takes it along, so that
     /// nobody enters an instance whose last call did not end.
-    slot: Arc<Mutex<Option<Instance>>>,
+    pub(crate) slot: Arc<Mutex<Option<Instance>>>,
     /// The call that goes on without its caller.
     deserted: StdMutex<Option<JoinHandle<()>>>,
     guest: Guest,
@@ -57,9 +55,6 @@ struct Shared {
     #[cfg(feature = "wasi")]
     reactor: Reactor,
 }
-
-/// A call that is inside.
-type Call = Pin<Box<dyn Future<Output = Result<Payload>> + Send>>;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Ended<T>> + Send + 'a>>;
 
@@ -132,13 +127,8 @@ impl Life {
     }
 
     /// Answers a call. One that is inside goes on when this future is dropped.
-    pub(crate) async fn invoke(&self, method: &str, payload: Payload) -> Result<Payload> {
-        let slot = match self.shared.slot.try_lock_arc() {
-            Some(slot) => slot,
-            None => self.shared.slot.lock_arc().await,
-        };
-        let call = self.shared.clone().call(slot, method.to_owned(), payload);
-        Inside { call: Some(call), entered: false, shared: &self.shared }.await
+    pub(crate) fn invoke(&self, method: &str, payload: Payload) -> Invocation<'_> {
+        Invocation::new(&self.shared, method, payload)
     }
 
     /// Stops the guest. An instance that was lost has nothing to stop.
@@ -292,35 +282,28 @@ impl Shared {
         })?
     }
 
-    /// A call that owns all it needs.
-    fn call(
-        self: Arc<Self>,
-        slot: MutexGuardArc<Option<Instance>>,
-        method: String,
-        payload: Payload,
-    ) -> Call {
-        Box::pin(async move { self.invoke(slot, &method, payload).await })
+    /// A call whose turn it is.
+    pub(crate) fn call(self: Arc<Self>, mut turn: Turn, method: String, payload: Payload) -> Call {
+        Box::pin(async move {
+            let mut instance = match turn.take() {
+                Some(instance) => instance,
+                None => Box::pin(self.taken(&mut turn)).await?,
+            };
+            let _at_work = self.ticker.at_work();
+            store::begin(instance.store());
+            match self.inside(instance.invoke(&method, payload.as_bytes())).await {
+                Ok(said) => {
+                    *turn = Some(instance);
+                    said.map(Payload::from)
+                }
+                Err(fault) => Err(self.lost(&mut instance, "invoke", &fault)),
+            }
+        })
     }
 
-    async fn invoke(
-        &self,
-        mut slot: MutexGuardArc<Option<Instance>>,
-        method: &str,
-        payload: Payload,
-    ) -> Result<Payload> {
-        let mut instance = match slot.take() {
-            Some(instance) => instance,
-            None => Box::pin(self.taken(&mut slot)).await?,
-        };
-        let _at_work = self.ticker.at_work();
-        store::begin(instance.store());
-        match self.inside(instance.invoke(method, payload.as_bytes())).await {
-            Ok(said) => {
-                *slot = Some(instance);
-                said.map(Payload::from)
-            }
-            Err(fault) => Err(self.lost(&mut instance, "invoke", &fault)),
-        }
+    /// Remembers a task that a call goes on in, for `stop`.
+    pub(crate) fn goes_on_without_its_caller(&self, task: JoinHandle<()>) {
+        *self.deserted.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
     /// Says what became of an instance that cannot go on.
@@ -347,39 +330,5 @@ impl Shared {
     #[cfg(not(feature = "wasi"))]
     async fn inside<F: Future>(&self, future: F) -> F::Output {
         future.await
-    }
-}
-
-/// A call that has the instance. When its caller goes away in the middle, it goes on without: a half-done call would
-/// cost the guest its state, and a caller's patience must not.
-struct Inside<'a> {
-    call: Option<Call>,
-    entered: bool,
-    shared: &'a Shared,
-}
-
-impl Future for Inside<'_> {
-    type Output = Result<Payload>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.entered = true;
-        let call = self.call.as_mut().expect("polled after its end");
-        let polled = call.as_mut().poll(context);
-        if polled.is_ready() {
-            self.call = None;
-        }
-        polled
-    }
-}
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        let Some(call) = self.call.take().filter(|_| self.entered) else { return };
-        let task = task::spawn(async move {
-            if let Err(error) = call.await {
-                tracing::debug!("a call whose caller has gone away failed: {error}");
-            }
-        });
-        *self.shared.deserted.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 }

@@ -49,8 +49,9 @@ impl WasmModule for WasmRuntime {
         self.guest()?.start().await
     }
 
-    async fn invoke(&self, method: &str, payload: Payload) -> Result<Payload> {
-        self.guest()?.invoke(method, payload).await
+    fn invoke(&self, method: &str, payload: Payload) -> impl Future<Output = Result<Payload>> + Send {
+        let invocation = self.guest().map(|guest| guest.invoke(method, payload));
+        async move { invocation?.await }
     }
 
     async fn on_message(&self, envelope: Envelope) -> Result<()> {

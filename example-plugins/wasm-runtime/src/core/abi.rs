@@ -119,34 +119,33 @@ impl Abi {
         hook.call_async(&mut *store, ()).await
     }
 
-    /// Writes both, one after the other, into the guest's memory; gives pointer and length of each.
+    /// Writes both into the guest's memory, in a buffer that is large enough.
     async fn write(&mut self, store: &mut Store<Data>, parts: [&[u8]; 2]) -> Result<[(u32, u32); 2]> {
-        let too_long = || broken("what it is to be given does not fit into 32 bits");
-        let lengths = [u32::try_from(parts[0].len()), u32::try_from(parts[1].len())];
-        let [Ok(first), Ok(second)] = lengths else { return Err(too_long()) };
-        let length = first.checked_add(second).ok_or_else(too_long)?;
+        let length = parts[0].len().checked_add(parts[1].len()).and_then(|sum| u32::try_from(sum).ok());
+        let length = length.ok_or_else(|| broken("what it is to be given does not fit into 32 bits"))?;
         if length > self.buffer.1 {
-            Box::pin(self.exchange(store, length.max(LEAST))).await?;
+            self.forget(store).await?;
+            let length = length.max(LEAST);
+            self.buffer = (self.call(store, &self.alloc, length).await?, length);
         }
-        let pointer = self.buffer.0;
-        let room = range(pointer, length)
+        self.copy_in(store, parts)
+    }
+
+    /// Copies both, one after the other, into the buffer, in which they fit; gives pointer and length of each.
+    fn copy_in(&self, store: &mut Store<Data>, parts: [&[u8]; 2]) -> Result<[(u32, u32); 2]> {
+        let (pointer, capacity) = self.buffer;
+        let [first, second] = parts.map(|part| part.len() as u32);
+        let room = range(pointer, first + second)
             .and_then(|range| self.memory.data_mut(&mut *store).get_mut(range))
             .ok_or_else(|| {
                 broken(format_args!(
-                    "`alloc` gave {length} bytes at {pointer}, which is outside of its memory"
+                    "`alloc` gave {capacity} bytes at {pointer}, which is outside of its memory"
                 ))
             })?;
         let (one, other) = room.split_at_mut(parts[0].len());
         one.copy_from_slice(parts[0]);
         other.copy_from_slice(parts[1]);
         Ok([(pointer, first), (pointer.wrapping_add(first), second)])
-    }
-
-    /// Gets a larger buffer.
-    async fn exchange(&mut self, store: &mut Store<Data>, length: u32) -> Result<()> {
-        self.forget(store).await?;
-        self.buffer = (self.call(store, &self.alloc, length).await?, length);
-        Ok(())
     }
 
     /// Frees the buffer.
@@ -158,39 +157,50 @@ impl Abi {
         }
     }
 
-    /// What a function's result means. A large buffer is not kept.
+    /// What a function's result means; its bytes are copied, and freed.
     async fn outcome(&mut self, store: &mut Store<Data>, name: &str, packed: i64) -> Result<Outcome> {
-        let outcome = self.copied(store, name, packed).await?;
-        if self.buffer.1 > KEPT {
-            Box::pin(self.forget(store)).await?;
-        }
+        let (outcome, answer) = self.copy_out(store, name, packed)?;
+        self.release(store, answer).await?;
         Ok(outcome)
     }
 
-    /// Bytes are copied, and freed unless they lie in the buffer.
-    async fn copied(&self, store: &mut Store<Data>, name: &str, packed: i64) -> Result<Outcome> {
+    /// Copies what a function gave; tells what of it is to be freed, which is nothing when it lies in the buffer.
+    fn copy_out(
+        &self,
+        store: &Store<Data>,
+        name: &str,
+        packed: i64,
+    ) -> Result<(Outcome, Option<(u32, u32)>)> {
         // Neither can be a pointer and a length: the end would be beyond any 32-bit memory.
         match packed {
-            -1 => return Ok(Outcome::Nothing),
-            -2 => return Ok(Outcome::Failed),
+            -1 => return Ok((Outcome::Nothing, None)),
+            -2 => return Ok((Outcome::Failed, None)),
             _ => {}
         }
         let [pointer, length] = [(packed as u64 >> 32) as u32, packed as u32];
         if length == 0 {
-            return Ok(Outcome::Bytes(Vec::new()));
+            return Ok((Outcome::Bytes(Vec::new()), None));
         }
-        let bytes = range(pointer, length).and_then(|range| self.memory.data(&*store).get(range));
+        let bytes = range(pointer, length).and_then(|range| self.memory.data(store).get(range));
         let Some(bytes) = bytes else {
             return Err(broken(format_args!(
                 "`{name}` gave {length} bytes at {pointer}, which is outside of its memory"
             )));
         };
-        let bytes = bytes.to_vec();
         let buffer = self.buffer.0..self.buffer.0.saturating_add(self.buffer.1);
-        if !buffer.contains(&pointer) {
-            self.call(store, &self.free, (pointer, length)).await?;
+        let answer = (!buffer.contains(&pointer)).then_some((pointer, length));
+        Ok((Outcome::Bytes(bytes.to_vec()), answer))
+    }
+
+    /// Frees an answer, and the buffer when it is a large one.
+    async fn release(&mut self, store: &mut Store<Data>, answer: Option<(u32, u32)>) -> Result<()> {
+        if let Some(answer) = answer {
+            self.call(store, &self.free, answer).await?;
         }
-        Ok(Outcome::Bytes(bytes))
+        if self.buffer.1 > KEPT {
+            self.forget(store).await?;
+        }
+        Ok(())
     }
 
     /// Calls one of the small functions; on this very stack where the guest can do without one of its own.
