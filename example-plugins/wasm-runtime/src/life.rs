@@ -201,7 +201,7 @@ impl Shared {
         let _at_work = self.ticker.at_work();
         let data = Data::new(&self.limits, self.tick, self.bus.get().cloned())?;
         let store = store::new(&self.engine, data);
-        let made = self.inside(self.guest.instantiate(store)).await;
+        let made = self.inside(pin!(self.guest.instantiate(store))).await;
         made.map_err(|(mut store, fault)| {
             fault::error(&mut store, &fault, self.limits.stack).context("it cannot be instantiated")
         })
@@ -291,7 +291,9 @@ impl Shared {
             };
             let _at_work = self.ticker.at_work();
             store::begin(instance.store());
-            match self.inside(instance.invoke(&method, payload.as_bytes())).await {
+            // In its place at once: passing a future on moves it, and this one is large.
+            let ended = self.inside(pin!(instance.invoke(&method, payload.as_bytes()))).await;
+            match ended {
                 Ok(said) => {
                     *turn = Some(instance);
                     said.map(Payload::from)
@@ -317,18 +319,17 @@ impl Shared {
 
     /// Polls within the runtime that WASI needs, where there is one.
     #[cfg(feature = "wasi")]
-    async fn inside<F: Future>(&self, future: F) -> F::Output {
+    async fn inside<F: Future + Unpin>(&self, mut future: F) -> F::Output {
         let Some(runtime) = self.reactor.handle() else { return future.await };
-        let mut future = pin!(future);
         std::future::poll_fn(|context| {
             let _entered = runtime.enter();
-            future.as_mut().poll(context)
+            Pin::new(&mut future).poll(context)
         })
         .await
     }
 
     #[cfg(not(feature = "wasi"))]
-    async fn inside<F: Future>(&self, future: F) -> F::Output {
+    async fn inside<F: Future + Unpin>(&self, future: F) -> F::Output {
         future.await
     }
 }
