@@ -30,7 +30,7 @@ test)
     build
     cargo fmt --all --check
     cargo clippy --release --locked --workspace --all-targets -- -D warnings
-    cargo test --release --locked --workspace
+    cargo test --release --locked --workspace --no-fail-fast
     ;;
 soak)
     build

@@ -27,6 +27,8 @@ mod limiter;
 mod module;
 mod signal_stack;
 mod store;
+#[cfg(test)]
+mod tests;
 mod ticker;
 #[cfg(feature = "wasi")]
 mod wasi;

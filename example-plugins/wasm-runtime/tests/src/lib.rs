@@ -257,10 +257,17 @@ impl House {
 /// An error with its causes.
 pub fn told(error: &KernelError) -> String {
     let mut text = error.to_string();
-    if let KernelError::HookFailed { chain, .. } = error {
-        for cause in chain {
-            text += &format!(": {cause}");
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let KernelError::HookFailed { chain, .. } = error {
+            text.extend(chain.iter().map(|cause| format!(": {cause}")));
         }
+        let source = std::error::Error::source(error);
+        text.extend(source.map(|source| format!(": {source}")));
+        next = match error {
+            KernelError::SwapFailed { source, .. } => Some(source),
+            _ => source.and_then(|source| source.downcast_ref()),
+        };
     }
     text
 }
