@@ -265,7 +265,7 @@ pub fn told(error: &KernelError) -> String {
         let source = std::error::Error::source(error);
         text.extend(source.map(|source| format!(": {source}")));
         next = match error {
-            KernelError::SwapFailed { source, .. } => Some(source),
+            KernelError::SwapFailed { source, .. } => Some(&**source),
             _ => source.and_then(|source| source.downcast_ref()),
         };
     }
