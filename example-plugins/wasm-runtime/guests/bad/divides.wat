@@ -1,0 +1,8 @@
+;; Divides by zero.
+(module
+  (memory (export "memory") 1)
+  (func (export "alloc") (param i32) (result i32) (i32.const 64))
+  (func (export "free") (param i32 i32))
+  (func (export "oxide_invoke") (param i32 i32 i32 i32) (result i64)
+    (i64.div_u (i64.const 1) (i64.extend_i32_u (local.get 3))))
+)

@@ -1,0 +1,12 @@
+;; Grows a table without end, and gives up when it gets no more.
+(module
+  (memory (export "memory") 1)
+  (func (export "alloc") (param i32) (result i32) (i32.const 64))
+  (func (export "free") (param i32 i32))
+  (table $table 1 funcref)
+  (func (export "oxide_invoke") (param i32 i32 i32 i32) (result i64)
+    (loop $again
+      (if (i32.eq (table.grow $table (ref.null func) (i32.const 4096)) (i32.const -1)) (then unreachable))
+      (br $again))
+    (i64.const 0))
+)

@@ -1,0 +1,179 @@
+//! Plain core modules: pointers and lengths. docs/wasm.md has their side of it.
+
+mod abi;
+mod imports;
+
+use oxide_plugin_api::{Envelope, Error, ModuleKind, ModuleMetadata, Result, SavedState, serde_json};
+use serde::Deserialize;
+use wasmtime::{Engine, InstancePre, Linker, Module, Store};
+
+use self::abi::{Abi, Outcome};
+use crate::{
+    fault::{self, Broken},
+    instance::Ended,
+    store::Data,
+};
+
+/// A guest that was compiled and whose imports are there.
+pub(crate) struct Guest {
+    linked: InstancePre<Data>,
+    /// Its imports are such that every call has to stand on a stack of its own.
+    only_async: bool,
+    /// What it is called when it does not say.
+    stem: String,
+}
+
+/// An instance of it.
+pub(crate) struct Instance {
+    pub(crate) store: Store<Data>,
+    abi: Abi,
+    stem: String,
+}
+
+/// What `oxide_metadata` gives, in JSON. What it leaves out, the file's name says.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    id: Option<String>,
+    name: Option<String>,
+    version: Option<String>,
+    description: Option<String>,
+}
+
+impl Guest {
+    /// Gives the guest what it imports.
+    ///
+    /// # Errors
+    /// When it imports what is not there.
+    pub(crate) fn link(engine: &Engine, module: &Module, stem: &str) -> Result<Self> {
+        let mut linker = Linker::new(engine);
+        imports::offer(&mut linker)?;
+        imports::check(module)?;
+        let linked = linker
+            .instantiate_pre(module)
+            .map_err(|error| fault::with_causes(&error).context("the guest's imports cannot be satisfied"))?;
+        Ok(Self { linked, only_async: imports::waits(module), stem: stem.to_owned() })
+    }
+
+    /// A fresh instance; its start function has run.
+    pub(crate) async fn instantiate(
+        &self,
+        mut store: Store<Data>,
+    ) -> std::result::Result<Instance, (Store<Data>, wasmtime::Error)> {
+        let abi = match self.linked.instantiate_async(&mut store).await {
+            Ok(instance) => Abi::of(&instance, &mut store, self.only_async),
+            Err(error) => Err(error),
+        };
+        match abi {
+            Ok(abi) => Ok(Instance { store, abi, stem: self.stem.clone() }),
+            Err(error) => Err((store, error)),
+        }
+    }
+}
+
+impl Instance {
+    pub(crate) async fn metadata(&mut self) -> Ended<ModuleMetadata> {
+        let said = match self.abi.hook(&mut self.store, "oxide_metadata", &[]).await? {
+            None => Metadata::default(),
+            Some(Outcome::Bytes(json)) => match serde_json::from_slice(&json) {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    return Ok(Err(
+                        Error::from(error).context("what `oxide_metadata` gives is not as expected")
+                    ));
+                }
+            },
+            Some(Outcome::Nothing) => return Ok(Err(missing("oxide_metadata"))),
+            Some(Outcome::Failed) => return Ok(Err(self.failure())),
+        };
+        let id = said.id.unwrap_or_else(|| self.stem.clone());
+        Ok(Ok(ModuleMetadata {
+            name: said.name.unwrap_or_else(|| id.clone()),
+            id,
+            version: said.version.unwrap_or_else(|| "0.0.0".to_owned()),
+            kind: ModuleKind::Wasm,
+            description: said.description,
+        }))
+    }
+
+    pub(crate) async fn configure(&mut self, config: &str) -> Ended<()> {
+        self.optional("oxide_configure", &[config.as_bytes()]).await
+    }
+
+    pub(crate) async fn start(&mut self) -> Ended<()> {
+        self.optional("oxide_start", &[]).await
+    }
+
+    pub(crate) async fn stop(&mut self) -> Ended<()> {
+        self.optional("oxide_stop", &[]).await
+    }
+
+    pub(crate) async fn on_message(&mut self, envelope: &Envelope) -> Ended<()> {
+        let json = match serde_json::to_vec(envelope) {
+            Ok(json) => json,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        self.optional("oxide_on_message", &[&json]).await
+    }
+
+    pub(crate) async fn save_state(&mut self) -> Ended<Option<SavedState>> {
+        match self.abi.hook(&mut self.store, "oxide_save_state", &[]).await? {
+            None | Some(Outcome::Nothing) => Ok(Ok(None)),
+            Some(Outcome::Bytes(bytes)) => {
+                let version = self.abi.state_version(&mut self.store).await?;
+                Ok(Ok(Some(SavedState { version, bytes })))
+            }
+            Some(Outcome::Failed) => Ok(Err(self.failure())),
+        }
+    }
+
+    pub(crate) async fn restore_state(&mut self, state: &SavedState) -> Ended<()> {
+        match self.abi.restore(&mut self.store, state).await? {
+            None => Ok(Err(Error::new(
+                "the guest exports no `oxide_restore_state`, so it cannot take a state over",
+            ))),
+            Some(outcome) => Ok(self.nothing("oxide_restore_state", outcome)),
+        }
+    }
+
+    pub(crate) async fn invoke(&mut self, method: &str, payload: &[u8]) -> Ended<Vec<u8>> {
+        Ok(match self.abi.invoke(&mut self.store, method, payload).await? {
+            Outcome::Bytes(bytes) => Ok(bytes),
+            Outcome::Nothing => Err(Error::unknown_method(method)),
+            Outcome::Failed => Err(self.failure()),
+        })
+    }
+
+    async fn optional(&mut self, name: &'static str, arguments: &[&[u8]]) -> Ended<()> {
+        Ok(match self.abi.hook(&mut self.store, name, arguments).await? {
+            None => Ok(()),
+            Some(outcome) => self.nothing(name, outcome),
+        })
+    }
+
+    /// The outcome of a hook whose bytes nobody wants.
+    fn nothing(&mut self, name: &str, outcome: Outcome) -> Result<()> {
+        match outcome {
+            Outcome::Bytes(_) => Ok(()),
+            Outcome::Nothing => Err(missing(name)),
+            Outcome::Failed => Err(self.failure()),
+        }
+    }
+
+    /// Why it failed, in its own words if it had any.
+    fn failure(&mut self) -> Error {
+        let said = self.store.data_mut().failure.take();
+        Error::new(
+            said.unwrap_or_else(|| "the guest failed without saying why (`oxide.fail` is for that)".into()),
+        )
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::new(format_args!("`{name}` said that there is nothing (-1), which has no meaning there"))
+}
+
+/// A broken promise of the guest's, as wasmtime's error.
+fn broken(text: impl std::fmt::Display) -> wasmtime::Error {
+    Broken(text.to_string()).into()
+}
