@@ -26,6 +26,46 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie beside the engine")
 }
 
+/// Where cargo has put these tests: the folder of their profile.
+fn profile() -> PathBuf {
+    let tests = env::current_exe().expect("a running test has a file");
+    let folder = tests.ancestors().find(|folder| folder.join("deps").is_dir());
+    folder.expect("cargo puts tests into `deps`, beside which libraries are").to_owned()
+}
+
+/// Cargo, without what it tells those that it runs.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_") && name != "CARGO_HOME") {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
+fn library(name: &str) -> String {
+    format!("{}{name}{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX)
+}
+
+/// A native plugin of the main workspace: one of its examples, or of its tests'.
+///
+/// # Panics
+/// When it does not build.
+pub fn native(package: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let mut cargo = cargo();
+        cargo.args(["build", "--quiet", "--locked", "--target-dir"]);
+        let target = profile().with_file_name("natives");
+        cargo.arg(&target).current_dir(workspace().join("../.."));
+        cargo.args(
+            ["echo", "counter", "counter2", "misbehaving"].iter().flat_map(|package| ["--package", package]),
+        );
+        assert!(cargo.status().expect("cargo runs").success(), "the native plugins do not build");
+        target.join("debug")
+    });
+    folder.join(library(package))
+}
+
 /// The engine, built as these tests were.
 ///
 /// # Panics
@@ -33,24 +73,17 @@ pub fn workspace() -> &'static Path {
 pub fn engine() -> &'static Path {
     static ENGINE: OnceLock<PathBuf> = OnceLock::new();
     ENGINE.get_or_init(|| {
-        let tests = env::current_exe().expect("a running test has a file");
-        let folder = tests
-            .ancestors()
-            .find(|folder| folder.join("deps").is_dir())
-            .expect("cargo puts tests into `deps`, beside which libraries are");
+        let folder = profile();
         // All of the workspace, as the tests are built: another choice of packages would choose other features,
         // and build wasmtime once more.
-        let mut cargo = Command::new(env!("CARGO"));
+        let mut cargo = cargo();
         cargo.args(["build", "--quiet", "--workspace"]).current_dir(workspace());
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
-        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_") && name != "CARGO_HOME") {
-            cargo.env_remove(name);
-        }
         cargo.env("CARGO_TARGET_DIR", folder.parent().expect("a profile's folder is in the target folder"));
         assert!(cargo.status().expect("cargo runs").success(), "the engine does not build");
-        folder.join(format!("{}wasm_runtime{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX))
+        folder.join(library("wasm_runtime"))
     })
 }
 
