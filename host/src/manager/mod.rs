@@ -29,7 +29,6 @@ use std::{
 };
 
 use oxide_plugin_api::{ModuleKind, ModuleMetadata, ModuleState, Payload};
-use serde_json::Value;
 use tokio::runtime::Handle;
 
 pub use handle::{Invoke, ModuleHandle};
@@ -322,7 +321,7 @@ impl ModuleManager {
         &self,
         loading: &Loading,
         path: PathBuf,
-        config: &Value,
+        config: &serde_json::Value,
     ) -> Result<Probed, Failure> {
         probe::probe(&self.inner.shared, loading, path, config).await
     }
