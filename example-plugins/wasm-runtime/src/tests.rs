@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use oxide_plugin_api::{
-    ErrorKind, SavedState, WasmModule,
+    ErrorKind, WasmModule,
     serde_json::{Value, json},
     testing::{TestHost, TestModule},
 };
