@@ -126,6 +126,17 @@ fn a_dry_run_tries_the_build_in_a_process_of_its_own() {
         (&error["error"]["step"], &error["error"]["cause"]),
         (&json!("metadata"), &json!("other_module"))
     );
+    // What only the dynamic loader refuses (padding that is not zero) is a refusal as well, in both.
+    let mut bytes = fs::read(&two).expect("a plugin");
+    bytes[9] = 1;
+    let unloadable = folder.write("unloadable.so", bytes);
+    for error in [dry(&unloadable), folder.run(["swap", "echo", &unloadable, "--json"])] {
+        let error = error.expect(3).json();
+        assert_eq!(
+            (&error["error"]["step"], &error["error"]["cause"]),
+            (&json!("open"), &json!("not_loadable"))
+        );
+    }
     folder.run(["swap", "nobody", &two, "--dry-run"]).expect(4);
     generation_is(&folder, "echo", 1, &one);
 }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     error::KernelError,
     host::Host,
+    intake::RefusalReason,
     report::{Retention, SwapStep},
 };
 
@@ -116,11 +117,9 @@ fn would_fail(id: &str, step: SwapStep, cause: ErrorReport) -> Fault {
     report.hint = cause.hint;
     report.detail = cause.detail;
     report.step = Some(step);
-    // Whatever `inspect` finds wrong is a refusal.
-    let status = match step {
-        SwapStep::Inspect => StatusCode::UNPROCESSABLE_ENTITY,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
+    // As in a swap: a refusal, whose code is its reason, at whichever step.
+    let refused = serde_json::from_value::<RefusalReason>(cause.code.as_str().into()).is_ok();
+    let status = if refused { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::INTERNAL_SERVER_ERROR };
     report.cause = Some(cause.code);
     Fault { status, report: Box::new(report) }
 }
