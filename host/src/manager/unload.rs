@@ -28,10 +28,13 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     // The copies go with the libraries, not with the last handle to the module.
     drop(present.build.lock().take());
     let previous = entry.previous.lock().take();
-    if previous.is_some() {
-        hook::run_blocking(READING, move || drop(previous), drop).await;
-    }
-    let drain = drain(shared, entry, &present).await;
+    // While it drains: the disk may take its time.
+    let removed = async {
+        if previous.is_some() {
+            hook::run_blocking(READING, move || drop(previous), drop).await;
+        }
+    };
+    let (drain, ()) = tokio::join!(drain(shared, entry, &present), removed);
     let ended = end(shared, &entry.id, &present, was, &drain, runtime).await;
 
     entry.route.close();
