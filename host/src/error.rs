@@ -336,8 +336,8 @@ impl KernelError {
             Self::TooManyHeld { .. } => "the limit is `held_calls` in the host's configuration".to_owned(),
             Self::HeldTooLong { .. } => "the limit is `hold_timeout` in the host's configuration".to_owned(),
             Self::NoWasmEngine { .. } => {
-                "`scripts/wasm-runtime.sh`, in the host's sources, builds it; `wasm_engine` in the host's configuration \
-                 says where it is"
+                "`scripts/wasm-runtime.sh build`, in the host's sources, builds it; `wasm_engine` in the \
+                 host's configuration says where it is"
                     .to_owned()
             }
             Self::LoaderStuck(_) => "restart the host without that file".to_owned(),

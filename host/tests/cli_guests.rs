@@ -69,7 +69,10 @@ fn without_an_engine_there_is_an_error_that_says_how_to_get_one() {
         let place = engine_in(fs::canonicalize(folder.dir.path()).expect("there").join(place));
         assert!(message.contains(&*place.to_string_lossy()), "{place:?} in {message}");
     }
-    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("cargo build --release")), "{error}");
+    assert!(
+        error["hint"].as_str().is_some_and(|hint| hint.contains("scripts/wasm-runtime.sh build")),
+        "{error}"
+    );
     assert_eq!(error["path"], guest);
 }
 

@@ -17,7 +17,7 @@ async fn without_an_engine_it_is_said_where_it_was_looked_for() {
     assert_eq!(looked, &["/nowhere/libengine.so"].map(std::path::PathBuf::from));
     insta::assert_snapshot!(told(&error), @r"
     error[no_wasm_engine]: there is no engine for WASM guests at `/nowhere/libengine.so`
-    hint: `scripts/wasm-runtime.sh`, in the host's sources, builds it; `wasm_engine` in the host's configuration says where it is
+    hint: `scripts/wasm-runtime.sh build`, in the host's sources, builds it; `wasm_engine` in the host's configuration says where it is
     ");
     assert!(host.list().await.is_empty());
 }
