@@ -238,28 +238,81 @@ fn a_host_on_a_noexec_mount() {
     assert!(!dir.path().starts_with(&base), "{}", dir.path().display());
 }
 
-#[test]
-fn a_folder_mounted_noexec_is_refused_with_the_way_out() {
-    let base = tempfile::tempdir().unwrap();
-    let temporary = tempfile::tempdir().unwrap();
-    // In a mount namespace of the child's own, which ends with it.
+/// Runs `test` of this file in a mount namespace of its own, which ends with it, after the script, where this user
+/// can have one.
+fn in_a_namespace(script: &str, test: &str, variables: &[(&str, &Path)]) {
     let enter = |script: &str| {
-        Command::new("unshare")
+        let mut command = Command::new("unshare");
+        command
             .args(["--map-root-user", "--mount", "sh", "-c", script])
-            .arg(std::env::current_exe().unwrap())
-            .env("STAGING_TEST_NOEXEC", base.path())
-            .env("XDG_RUNTIME_DIR", base.path())
-            .env("TMPDIR", temporary.path())
-            .output()
+            .arg(std::env::current_exe().unwrap());
+        command.env_remove("XDG_RUNTIME_DIR").env_remove("TMPDIR").envs(variables.iter().copied()).output()
     };
-    let mount = "mount -t tmpfs -o noexec,mode=700 none \"$STAGING_TEST_NOEXEC\"";
-    if !enter(mount).is_ok_and(|output| output.status.success()) {
+    if !enter(script).is_ok_and(|output| output.status.success()) {
         eprintln!("no mount namespaces for this user: not tried");
         return;
     }
-    let output = enter(&format!("{mount} && exec \"$0\" --exact a_host_on_a_noexec_mount")).unwrap();
+    let output = enter(&format!("{script} && exec \"$0\" --exact {test}")).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}
+
+#[test]
+fn a_folder_mounted_noexec_is_refused_with_the_way_out() {
+    let (base, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    in_a_namespace(
+        "mount -t tmpfs -o noexec,mode=700 none \"$STAGING_TEST_NOEXEC\"",
+        "a_host_on_a_noexec_mount",
+        &[
+            ("STAGING_TEST_NOEXEC", base.path()),
+            ("XDG_RUNTIME_DIR", base.path()),
+            ("TMPDIR", temporary.path()),
+        ],
+    );
+}
+
+/// The child of the next test: a host whose runtime directory has no room.
+#[test]
+fn a_host_whose_runtime_directory_is_full() {
+    let Some(temporary) = std::env::var_os("STAGING_TEST_ROOM") else { return };
+    let base = temporary_base_in(Path::new(&temporary));
+    let dir = StagingDir::open(None).unwrap();
+    assert!(dir.path().starts_with(std::env::var_os("XDG_RUNTIME_DIR").unwrap()));
+    let staged = [(); 2].map(|()| StagedFile::write(&dir, &plugin_file("large.so")).unwrap());
+    for staged in &staged {
+        assert!(staged.path().starts_with(&base), "{}", staged.path().display());
+        assert_eq!(fs::read(staged.path()).unwrap(), plugin());
+    }
+    // Nothing is left of what was begun.
+    assert_eq!(entries(dir.path()), [dir.path().join("lock")]);
+    dir.remove_all().unwrap();
+    assert!(entries(&base).is_empty());
+    assert!(!dir.path().exists());
+    std::mem::forget(staged);
+
+    // Whoever chose a place is told that it is full.
+    let chosen = Path::new(&std::env::var_os("XDG_RUNTIME_DIR").unwrap()).join("chosen");
+    let dir = StagingDir::open(Some(&chosen)).unwrap();
+    let error = StagedFile::write(&dir, &plugin_file("large.so")).unwrap_err();
+    assert!(chain(&error).contains("No space left"), "{}", chain(&error));
+}
+
+fn temporary_base_in(folder: &Path) -> PathBuf {
+    folder.join(format!("oxide-host-{}", fs::metadata(folder).unwrap().uid()))
+}
+
+#[test]
+fn where_the_runtime_directory_is_full_copies_go_to_the_temporary_one() {
+    let (runtime, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    in_a_namespace(
+        "mount -t tmpfs -o mode=700,size=16k none \"$XDG_RUNTIME_DIR\"",
+        "a_host_whose_runtime_directory_is_full",
+        &[
+            ("STAGING_TEST_ROOM", temporary.path()),
+            ("XDG_RUNTIME_DIR", runtime.path()),
+            ("TMPDIR", temporary.path()),
+        ],
+    );
 }
 
 /// The child of the next test: a host with the default base, whose folders somebody prepared.

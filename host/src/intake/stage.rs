@@ -9,7 +9,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -23,6 +23,8 @@ use super::{Description, InspectedFile, LinkFacts, staging_base};
 #[derive(Debug)]
 pub struct StagingDir {
     folder: Arc<Folder>,
+    /// Where copies go when there is no room in the folder; `None` when it was chosen.
+    next: Option<OnceLock<Option<Arc<Folder>>>>,
 }
 
 #[derive(Debug)]
@@ -37,16 +39,15 @@ impl StagingDir {
     /// Makes a folder of this host's own, readable by nobody else, and sweeps those of dead hosts.
     ///
     /// Without a `base` it lies in `$XDG_RUNTIME_DIR/oxide-host/staging`, or where that can't be used, in
-    /// `oxide-host-<uid>` in the folder for temporary files.
+    /// `oxide-host-<uid>` in the folder for temporary files, where copies also go when the former is full: often it is
+    /// a small part of the memory.
     ///
     /// # Errors
     /// [`KernelError::Io`] when the folder can't be made, when the base is another user's, is open to others,
     /// or is mounted noexec.
     pub fn open(base: Option<&Path>) -> Result<Self, KernelError> {
-        let base = staging_base::prepare(base)?;
-        staging_base::sweep(&base);
-        let (path, lock) = staging_base::claim(&base)?;
-        Ok(Self { folder: Arc::new(Folder { path, _lock: lock, next: AtomicU64::new(1) }) })
+        let next = base.is_none().then(OnceLock::new);
+        Ok(Self { folder: Arc::new(Folder::claim(&staging_base::prepare(base)?)?), next })
     }
 
     /// Where it is.
@@ -60,12 +61,37 @@ impl StagingDir {
     /// # Errors
     /// [`KernelError::Io`] when something can't be removed; the next host to start tries again.
     pub fn remove_all(&self) -> Result<(), KernelError> {
-        match staging_base::clear(&self.folder.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", self.path(), error))
+        let next = self.next.as_ref().and_then(OnceLock::get).and_then(Option::as_ref);
+        for folder in next.into_iter().chain([&self.folder]) {
+            match staging_base::clear(&folder.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &folder.path, error));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
+    }
+
+    /// Where to try it again after `error`: the runtime directory is often small.
+    fn after(&self, error: &io::Error) -> Option<&Arc<Folder>> {
+        if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return None;
+        }
+        let claim = || {
+            let base = staging_base::temporary().ok()?;
+            tracing::warn!(full = %self.path().display(), instead = %base.display(), "no room for copies of plugins");
+            Some(Arc::new(Folder::claim(&base).ok()?))
+        };
+        self.next.as_ref()?.get_or_init(claim).as_ref()
+    }
+}
+
+impl Folder {
+    fn claim(base: &Path) -> Result<Self, KernelError> {
+        staging_base::sweep(base);
+        let (path, lock) = staging_base::claim(base)?;
+        Ok(Self { path, _lock: lock, next: AtomicU64::new(1) })
     }
 }
 
@@ -109,9 +135,19 @@ impl StagedFile {
         file: &InspectedFile,
         origin: &Path,
     ) -> Result<Self, KernelError> {
-        let number = dir.folder.next.fetch_add(1, Ordering::Relaxed);
+        let written = Self::write_in(&dir.folder, file, origin);
+        if let Err(KernelError::Io { source, .. }) = &written
+            && let Some(next) = dir.after(source)
+        {
+            return Self::write_in(next, file, origin);
+        }
+        written
+    }
+
+    fn write_in(folder: &Arc<Folder>, file: &InspectedFile, origin: &Path) -> Result<Self, KernelError> {
+        let number = folder.next.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}{}", stem(origin), std::env::consts::DLL_SUFFIX);
-        let path = dir.folder.path.join(name);
+        let path = folder.path.join(name);
         let mut copy = create_new(&path).map_err(|error| io_error("create", &path, error))?;
         // From here on dropping it removes the file.
         let staged = Staged {
@@ -120,7 +156,7 @@ impl StagedFile {
             length: file.bytes().len() as u64,
             description: file.description().clone(),
             facts: file.facts().clone(),
-            _folder: Arc::clone(&dir.folder),
+            _folder: Arc::clone(folder),
         };
         copy.write_all(file.bytes()).map_err(|error| io_error("write", &staged.path, error))?;
         Ok(Self { staged: Arc::new(staged) })

@@ -36,7 +36,16 @@ pub(super) fn prepare(base: Option<&Path>) -> Result<PathBuf, KernelError> {
             return Ok(base);
         }
     }
-    let base = temporary_base();
+    temporary()
+}
+
+/// The last of the default bases, made ready.
+pub(super) fn temporary() -> Result<PathBuf, KernelError> {
+    #[cfg(unix)]
+    let name = format!("oxide-host-{}", rustix::process::geteuid().as_raw());
+    #[cfg(not(unix))]
+    let name = "oxide-host";
+    let base = env::temp_dir().join(name);
     prepare_own(&base).map_err(|error| io_error("stage plugins in", &base, error))?;
     Ok(base)
 }
@@ -46,14 +55,6 @@ fn runtime_base() -> Option<PathBuf> {
     let runtime = PathBuf::from(env::var_os("XDG_RUNTIME_DIR")?);
     // The specification says to ignore a relative one.
     runtime.is_absolute().then(|| runtime.join("oxide-host").join("staging"))
-}
-
-fn temporary_base() -> PathBuf {
-    #[cfg(unix)]
-    let name = format!("oxide-host-{}", rustix::process::geteuid().as_raw());
-    #[cfg(not(unix))]
-    let name = "oxide-host";
-    env::temp_dir().join(name)
 }
 
 /// Makes one of the default bases, and checks every folder on the way to it that is ours to make.
