@@ -123,6 +123,7 @@ macro_rules! __export {
 
             const PAIRS: &[(&str, &str)] = &[
                 (private::keys::API, private::API_VERSION),
+                (private::keys::SOURCE, private::SOURCE),
                 (private::keys::RUSTC, private::RUSTC),
                 (private::keys::TARGET, private::TARGET),
                 (private::keys::PANIC, if ::core::cfg!(panic = "abort") { "abort" } else { "unwind" }),

@@ -85,7 +85,7 @@ pub mod __private {
         __join as join,
         ffi::{
             adapter::{Native, Wasm},
-            describe::{API_VERSION, Description, RUSTC, TARGET, body_len, keys},
+            describe::{API_VERSION, Description, RUSTC, SOURCE, TARGET, body_len, keys},
             entry::{entry, header},
             root::{Construct, PluginRootRef, Root},
         },

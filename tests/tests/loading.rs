@@ -1,10 +1,11 @@
 //! Loading a plugin gives a running module, under the id and with the configuration that were asked for.
 
 use oxide_host::{
-    Host, LoadOptions,
+    Host, InspectedFile, LoadOptions,
     error::KernelError,
     module::{ModuleKind, ModuleState},
 };
+use oxide_plugin_api::ffi::describe::SOURCE;
 use oxide_tests::{
     misbehave::{changed, options},
     misbehaving, ordered, plugin, told,
@@ -32,6 +33,28 @@ async fn a_loaded_plugin_runs_and_says_what_it_is() {
     assert_eq!((&*receipt.id, receipt.generation), ("echo", 1));
     assert!(host.list().await.is_empty());
     assert!(matches!(host.show("echo").await, Err(KernelError::UnknownModule(id)) if id == "echo"));
+}
+
+#[tokio::test]
+async fn a_plugin_built_from_other_sources_of_the_api_is_loaded_when_its_layout_is_ours() {
+    let echo = std::fs::read(plugin("echo")).unwrap();
+    let said = |path: &std::path::Path| InspectedFile::read(path).unwrap().description().api_source.clone();
+    assert_eq!(said(&plugin("echo")).as_deref(), Some(SOURCE));
+    let at = echo.windows(SOURCE.len()).position(|window| window == SOURCE.as_bytes()).unwrap();
+    // Another fingerprint; then none, since that key is unknown.
+    let key = at - "api_source\0".len();
+    for (at, text, expected) in [(at, "0123abcd", true), (key, "api_sauce", false)] {
+        let mut bytes = echo.clone();
+        bytes[at..at + text.len()].copy_from_slice(text.as_bytes());
+        let file = changed("echo", &bytes);
+        let said = said(file.as_ref());
+        assert_eq!(said.is_some(), expected);
+        assert_ne!(said.as_deref(), Some(SOURCE));
+        let host = Host::new().unwrap();
+        host.load(&file).await.unwrap();
+        assert_eq!(host.invoke("echo", "echo", "hello").await.unwrap().as_bytes(), b"hello");
+        host.unload("echo").await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use abi_stable::{
     abi_stability::abi_checking::{
         AbiInstabilityError, AbiInstabilityErrors, CheckingGlobals, check_layout_compatibility_with_globals,
     },
-    library::{AbiHeaderRef, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL},
+    library::{AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL},
     type_layout::TLFieldOrFunction,
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -82,7 +82,7 @@ impl LoadedLibrary {
     ) -> Result<CheckedLibrary, KernelError> {
         // SAFETY: `inspect` found our entry symbol in these bytes; the description's ABI major says that
         // it is abi_stable's header.
-        let root = unsafe { root_of(&self.library) };
+        let root = unsafe { root_of(&self.library, self.staged.description().has_our_source()) };
         match root {
             Ok(root) => {
                 let shim = root.bind().and_then(|bind| {
@@ -202,9 +202,11 @@ pub(crate) fn open_checked(
 
 type Rejection = (RefusalReason, String, Option<String>);
 
+/// The library's table; a plugin that was built from our sources lays it out as we do, and needs no check.
+///
 /// # Safety
-/// The library exports an abi_stable header under abi_stable's name.
-unsafe fn root_of(library: &Library) -> Result<PluginRootRef, Rejection> {
+/// The library exports an abi_stable header under abi_stable's name, and `has_our_source` is true of it or false.
+unsafe fn root_of(library: &Library, has_our_source: bool) -> Result<PluginRootRef, Rejection> {
     let mismatch = |message: String| (RefusalReason::LayoutMismatch, message, None);
     // SAFETY: as our caller promises.
     let symbol = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) }
@@ -212,8 +214,26 @@ unsafe fn root_of(library: &Library) -> Result<PluginRootRef, Rejection> {
     let header = (*symbol)
         .upgrade()
         .map_err(|error| mismatch(format!("was built with another abi_stable: {}", first_line(&error))))?;
-    let layout =
-        header.layout().ok_or_else(|| mismatch("says nothing about the layout of its tables".to_owned()))?;
+    // A debug build looks all the same, so that every test shows that the same sources mean the same layout.
+    if !has_our_source || cfg!(debug_assertions) {
+        check_layout(header)?;
+    }
+    // SAFETY: the layout has just been checked, or is ours.
+    unsafe { header.init_root_module_with_unchecked_layout::<PluginRootRef>() }.map_err(|error| {
+        let reason = match error {
+            LibraryError::IncompatibleVersionNumber { .. } => RefusalReason::AbiMismatch,
+            _ => RefusalReason::LayoutMismatch,
+        };
+        (reason, format!("does not give its tables: {}", first_line(&error)), None)
+    })
+}
+
+/// Compares the layout of the table, and of all that is reachable from it, with ours.
+fn check_layout(header: &LibHeader) -> Result<(), Rejection> {
+    let layout = header.layout().ok_or_else(|| {
+        let message = "says nothing about the layout of its tables".to_owned();
+        (RefusalReason::LayoutMismatch, message, None)
+    })?;
     let globals = CheckingGlobals::new();
     check_layout_compatibility_with_globals(<PluginRootRef as StableAbi>::LAYOUT, layout, &globals)
         // To text before anything is closed: the errors point into the library.

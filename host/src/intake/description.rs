@@ -3,7 +3,7 @@
 
 use oxide_plugin_api::{
     ModuleKind,
-    ffi::describe::{ABI_VERSION, MAGIC, SECTION, keys},
+    ffi::describe::{ABI_VERSION, MAGIC, SECTION, SOURCE, keys},
 };
 
 use super::{Fault, RefusalReason, text};
@@ -25,6 +25,8 @@ pub struct Description {
     pub abi: (u16, u16),
     /// Version of the oxide-plugin-api crate that it was built on.
     pub api: String,
+    /// The fingerprint of that crate's sources; early builds have none.
+    pub api_source: Option<String>,
     /// What its compiler calls itself.
     pub rustc: String,
     /// The target triple it was built for.
@@ -46,6 +48,12 @@ pub struct Description {
 }
 
 impl Description {
+    /// Whether it was built from the very sources of oxide-plugin-api that this host was built from: then what crosses is
+    /// laid out alike.
+    pub(crate) fn has_our_source(&self) -> bool {
+        self.api_source.as_deref() == Some(SOURCE)
+    }
+
     /// Reads a description from the bytes of its section.
     pub(super) fn parse(section: &[u8]) -> Result<Self, Fault> {
         // A linker may pad the section in front for alignment; anything else than zeros is not padding.
@@ -137,6 +145,11 @@ impl<'a> Pairs<'a> {
         Ok(Self(pairs))
     }
 
+    /// The value of a key that may be missing.
+    fn get_if_there(&self, key: &str) -> Result<Option<&'a str>, Fault> {
+        if self.0.iter().any(|(name, _)| *name == key) { self.get(key).map(Some) } else { Ok(None) }
+    }
+
     /// The value of `key`, which must be there once: of two values, which one counts?
     fn get(&self, key: &str) -> Result<&'a str, Fault> {
         let mut found = self.0.iter().filter(|(name, _)| *name == key);
@@ -166,6 +179,7 @@ impl<'a> Pairs<'a> {
         Ok(Description {
             abi,
             api: text(keys::API)?,
+            api_source: self.get_if_there(keys::SOURCE)?.map(str::to_owned),
             rustc: text(keys::RUSTC)?,
             target: text(keys::TARGET)?,
             panic,

@@ -10,7 +10,7 @@ use std::{
     sync::OnceLock,
 };
 
-use oxide_plugin_api::ffi::describe::{ABI_VERSION, MAGIC, RUSTC, TARGET};
+use oxide_plugin_api::ffi::describe::{ABI_VERSION, MAGIC, RUSTC, SOURCE, TARGET};
 
 /// How much room a patched description has in [`plugin`].
 pub(crate) const ROOM: usize = 4096;
@@ -91,7 +91,12 @@ pub(crate) fn build(name: &str, source: &str, flags: &[&str]) -> Vec<u8> {
         .args(flags)
         .arg(&file)
         // What build.rs gives the real crate.
-        .envs([("OXIDE_RUSTC", RUSTC), ("OXIDE_TARGET", TARGET), ("CARGO_PKG_VERSION", "0.1.0")])
+        .envs([
+            ("OXIDE_RUSTC", RUSTC),
+            ("OXIDE_SOURCE", SOURCE),
+            ("OXIDE_TARGET", TARGET),
+            ("CARGO_PKG_VERSION", "0.1.0"),
+        ])
         .env("RUSTC_BOOTSTRAP", "1")
         .output()
         .expect("rustc can be started");

@@ -27,10 +27,16 @@ pub const TARGET: &str = env!("OXIDE_TARGET");
 /// This crate's version.
 pub const API_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// A fingerprint of this crate's sources, which define all that crosses. Two sides that have the same one lay it out in
+/// the same way, since every type of it is `repr(C)` or as good as that.
+pub const SOURCE: &str = env!("OXIDE_SOURCE");
+
 /// The keys of the body that this version writes.
 pub mod keys {
     /// Version of the oxide-plugin-api crate.
     pub const API: &str = "api";
+    /// [`SOURCE`](super::SOURCE). Descriptions may lack it.
+    pub const SOURCE: &str = "api_source";
     /// What `rustc --version` says.
     pub const RUSTC: &str = "rustc";
     /// The target triple.

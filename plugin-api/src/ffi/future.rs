@@ -13,6 +13,10 @@ use async_ffi::{FfiFuture, FutureExt};
 use super::{call::report_drop, outcome::FfiOutcome};
 use crate::shim::panic::guard;
 
+// What crosses of async-ffi's is not in our sources, of which `describe::SOURCE` is the fingerprint. Of abi_stable, the
+// library's header has the version.
+const _: () = assert!(async_ffi::ABI_VERSION == 2);
+
 /// A plugin's future that can be polled and dropped by the host: panics become outcomes.
 ///
 /// `R` is what the host gets; `panicked` makes one of a panic's message.
