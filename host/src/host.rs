@@ -317,7 +317,7 @@ impl Host {
             .into_iter()
             .map(|info| {
                 let manager = self.manager.clone();
-                crate::kernel::spawn(async move { manager.unload(&info.id).await })
+                crate::life::coordinator::spawn(async move { manager.unload(&info.id).await })
             })
             .collect();
         let receipts = async {
@@ -328,7 +328,7 @@ impl Host {
                     receipts.push(receipt);
                 }
             }
-            self.manager.after_swaps().await;
+            self.manager.settled().await;
             receipts
         };
         // Meanwhile this thread runs what it owes, as with every verb: each unload waits on a thread of the host's.

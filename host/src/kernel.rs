@@ -1,4 +1,5 @@
-//! The kernel's own small runtime: lifecycle coordination, mailboxes, clocks. No plugin code runs on it.
+//! The kernel's own small runtime: a thread for the host's tasks (`life/coordinator.rs`), and clocks. No plugin code
+//! runs on it.
 //!
 //! It belongs to the process, so that work begun on it ends whatever becomes of the embedder's runtime.
 
@@ -18,7 +19,6 @@ use parking_lot::{Condvar, Mutex};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,
-    task::JoinHandle,
 };
 
 static KERNEL: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
@@ -73,14 +73,11 @@ pub(crate) fn linger(mut has_work: impl FnMut() -> bool) {
 /// lock, which a constructor or destructor that blocks has for as long as it does: a thread that is prepared goes on
 /// meanwhile.
 pub(crate) fn prepare_thread() {
-    // parking_lot's, of a thread that waits for a lock; then tokio's.
+    // parking_lot's, of a thread that waits for a lock; then tokio's, arc-swap's and tracing's.
     Condvar::new().wait_for(&mut Mutex::new(()).lock(), Duration::ZERO);
     let _ = tokio::task::try_id();
-}
-
-/// Says that the kernel's thread has got something to do; for those who give it an answer.
-pub(crate) fn poke() {
-    POKED.store(true, SeqCst);
+    drop(arc_swap::ArcSwap::from_pointee(()).load());
+    tracing::dispatcher::get_default(|_| ());
 }
 
 /// Makes sure that the kernel's thread runs.
@@ -93,11 +90,10 @@ fn runtime() -> &'static Runtime {
     KERNEL.as_ref().unwrap_or_else(|error| panic!("the host's own threads cannot be started: {error}"))
 }
 
-/// Runs a future of the host's to its end, whoever waits for it or no longer does.
-pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    let task = runtime().spawn(future);
-    poke();
-    task
+/// Runs something that does not block on the kernel's thread.
+pub(crate) fn run(work: impl FnOnce() + Send + 'static) {
+    runtime().spawn(async move { work() });
+    POKED.store(true, SeqCst);
 }
 
 /// Ready after `duration`; may be made and polled on any thread.

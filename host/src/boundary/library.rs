@@ -44,9 +44,21 @@ pub(crate) enum Closed {
     Unmapped {
         /// What it had allocated and never freed; `None` when nobody counts.
         leaked_bytes: Option<u64>,
+        /// Its copy, removed with this.
+        copy: Option<StagedFile>,
     },
     /// It is. The copy's path, by which to look again.
     StillMapped(StagedFile),
+}
+
+impl Closed {
+    /// The copy of a library that is gone, for its removal.
+    pub(crate) fn take_copy(&mut self) -> Option<StagedFile> {
+        match self {
+            Self::Unmapped { copy, .. } => copy.take(),
+            Self::StillMapped(_) => None,
+        }
+    }
 }
 
 impl LoadedLibrary {
@@ -98,7 +110,7 @@ impl LoadedLibrary {
             Err((reason, message, detail)) => {
                 // Nothing of the module's has run, so there is nothing to wait for. It may stay mapped all
                 // the same; then its copy stays, too.
-                if let Some(staged) = self.close(None) {
+                if let (false, staged) = self.close(None) {
                     std::mem::forget(staged);
                 }
                 let hint = "rebuild the plugin with a released oxide-plugin-api of this host's major version";
@@ -114,14 +126,14 @@ impl LoadedLibrary {
         }
     }
 
-    /// Closes the library and looks whether it is gone; if not, gives its copy, which stays as long as it is
-    /// mapped, for backtraces and debuggers. `base` is where its image begins, if that is known.
-    fn close(self, base: Option<usize>) -> Option<StagedFile> {
+    /// Closes the library and looks whether it is gone. If not, its copy stays as long as it is mapped, for backtraces
+    /// and debuggers. `base` is where its image begins, if that is known.
+    fn close(self, base: Option<usize>) -> (bool, StagedFile) {
         let Self { library, staged } = self;
         // The result says nothing about the mapping; the map does.
         let _ = ManuallyDrop::into_inner(library).close();
         let is_gone = base.is_some_and(sys::is_free) || !sys::is_mapped(staged.path());
-        (!is_gone).then_some(staged)
+        (is_gone, staged)
     }
 }
 
@@ -158,11 +170,11 @@ impl CheckedLibrary {
         let live = residue.forget_at_ends(|| shim.map(|shim| unsafe { (shim.live_bytes)() }));
         residue.begin_closing();
         match library.close(base) {
-            None => {
+            (true, copy) => {
                 residue.bury();
-                Closed::Unmapped { leaked_bytes: live.filter(|live| *live != u64::MAX) }
+                Closed::Unmapped { leaked_bytes: live.filter(|live| *live != u64::MAX), copy: Some(copy) }
             }
-            Some(staged) => Closed::StillMapped(staged),
+            (false, copy) => Closed::StillMapped(copy),
         }
     }
 }
@@ -244,15 +256,7 @@ fn check_layout(header: &LibHeader) -> Result<(), Rejection> {
                 format!("lays out what crosses differently: {summary}"),
                 Some(dump),
             )
-        })?;
-    // SAFETY: the layout has just been checked.
-    unsafe { header.init_root_module_with_unchecked_layout::<PluginRootRef>() }.map_err(|error| {
-        let reason = match error {
-            LibraryError::IncompatibleVersionNumber { .. } => RefusalReason::AbiMismatch,
-            _ => RefusalReason::LayoutMismatch,
-        };
-        (reason, format!("does not give its tables: {}", first_line(&error)), None)
-    })
+        })
 }
 
 fn first_line(error: &LibraryError) -> String {

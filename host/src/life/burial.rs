@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    flush,
+    coordinator, flush,
     generation::{Generation, GenerationSeat},
     hook, loader,
     object::Object,
@@ -280,7 +280,7 @@ impl Burial {
                 object.detached.store(UNDER_WAY, SeqCst);
                 let detached = matches!(module.detach(), HookEnd::Ok(_));
                 object.detached.store(if detached { DONE } else { PANICKED }, SeqCst);
-                CHANGED.notify_waiters();
+                coordinator::answering(|| CHANGED.notify_waiters());
             });
         }
         let ended = || self.object.detached.load(SeqCst) >= DONE;
@@ -314,7 +314,7 @@ impl Burial {
             None => self.close_now(progress, holders).await,
         };
         match closed {
-            Some(Some(Closed::Unmapped { leaked_bytes })) => {
+            Some(Some(Closed::Unmapped { leaked_bytes, .. })) => {
                 progress.leaked_bytes = leaked_bytes;
                 true
             }
@@ -347,9 +347,14 @@ impl Burial {
         let what = format!("closing generation {} of `{}`", generation.number, self.module);
         let late = Arc::new(Mutex::new(None));
         let keep = late.clone();
-        let close = move || match &generation.object {
-            Object::Foreign(foreign) => foreign.close(),
-            Object::InProcess(_) => None,
+        let close = move || {
+            let mut closed = match &generation.object {
+                Object::Foreign(foreign) => foreign.close(),
+                Object::InProcess(_) => None,
+            };
+            // Nobody needs to wait for the disk.
+            let copy = closed.as_mut().and_then(Closed::take_copy);
+            (closed, copy)
         };
         let done = loader::run(what, self.patience.loader, close, move |closed| {
             *keep.lock() = Some(closed);

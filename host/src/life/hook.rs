@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::pool;
+use super::{coordinator, pool};
 use crate::{
     boundary::{hooks::HookEnd, lend::BoxFuture},
     kernel,
@@ -70,10 +70,10 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
 ) -> Option<T> {
     let (send, receive) = oneshot::channel();
     pool::run(move || {
-        if let Err(result) = send.send(work()) {
+        let result = work();
+        if let Err(result) = coordinator::answering(|| send.send(result)) {
             late(result);
         }
-        kernel::poke();
     });
     kernel::answer(limit, receive).await.and_then(Result::ok)
 }
@@ -125,8 +125,7 @@ impl<T, K: Unpin> Future for Running<T, K> {
             drop(panic_message(payload));
         }
         if let Some(send) = this.send.take() {
-            let _ = send.send(end);
-            kernel::poke();
+            let _ = coordinator::answering(|| send.send(end));
         }
         Poll::Ready(())
     }

@@ -18,6 +18,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::coordinator;
 use crate::{boundary::residue::threads, error::KernelError, kernel, sys};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -95,16 +96,23 @@ pub(crate) fn visit() {
     let _ = LOADER.jobs.lock().send(job);
 }
 
+/// Waits until what was left to do after the jobs up to now is done, too; not if the thread is stuck.
+pub(crate) async fn settled(limit: Duration) {
+    if NUMBER.load(Relaxed) != 0 {
+        let _ = run("settling".to_owned(), limit, || ((), ()), drop).await;
+    }
+}
+
 /// Runs `job` on the loader thread, where it may take until `limit`. `what` names it for the report of a stuck
-/// one.
+/// one. The second that it gives is dropped there after the first has been handed over.
 ///
 /// # Errors
 /// [`KernelError::LoaderStuck`] when this job, or the one before it, does not end in time. A late result is
 /// given to `late`.
-pub(crate) async fn run<T: Send + 'static>(
+pub(crate) async fn run<T: Send + 'static, A>(
     what: String,
     limit: Duration,
-    job: impl FnOnce() -> T + Send + 'static,
+    job: impl FnOnce() -> (T, A) + Send + 'static,
     late: impl FnOnce(T) + Send + 'static,
 ) -> Result<T, NotRun> {
     if let Some(stuck) = stuck() {
@@ -117,11 +125,12 @@ pub(crate) async fn run<T: Send + 'static>(
     let job: Job = Box::new(move || {
         *LOADER.present.lock() =
             Some(Present { what: name, since: Instant::now(), limit, number, late: false });
-        let result = job();
-        if let Err(result) = send.send(result) {
+        let (result, _afterwards) = job();
+        // Whoever carries on with the result must not take us for being at it.
+        *LOADER.present.lock() = None;
+        if let Err(result) = coordinator::asking(|| send.send(result)) {
             late(result);
         }
-        kernel::poke();
     });
     if LOADER.jobs.lock().send(job).is_err() {
         return Err(NotRun::Refused(KernelError::ShuttingDown));

@@ -3,6 +3,7 @@
 //! Knows no file names to choose from, no bus and no ids to look up.
 
 pub(crate) mod burial;
+pub(crate) mod coordinator;
 pub(crate) mod flush;
 pub(crate) mod generation;
 pub(crate) mod hook;

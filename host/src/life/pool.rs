@@ -14,9 +14,10 @@ use std::{
     time::Duration,
 };
 
+use async_task::Runnable;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{hook::panic_message, loader};
+use super::{coordinator, hook::panic_message, loader};
 use crate::{
     boundary::{gate, residue::threads},
     kernel,
@@ -28,7 +29,13 @@ const IDLE: Duration = Duration::from_secs(10);
 /// So many threads may be busy or blocked at once; more work than that waits.
 const MOST: usize = 512;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What a life thread does next.
+enum Job {
+    /// Runs something that may block.
+    Work(Box<dyn FnOnce() + Send>),
+    /// Carries on with a task of the host's.
+    Step(Runnable),
+}
 
 #[derive(Default)]
 struct Pool {
@@ -48,6 +55,21 @@ struct State {
     lingers: bool,
 }
 
+impl State {
+    fn push(&mut self, job: Job) {
+        self.jobs.push_back(job);
+        QUEUED.store(self.jobs.len(), SeqCst);
+    }
+
+    /// Tells an idle thread of a new job.
+    fn tell(&self) {
+        // One that lingers looks at the queue before it sleeps.
+        if !self.lingers || self.jobs.len() > 1 {
+            POOL.work.notify_one();
+        }
+    }
+}
+
 /// How many jobs wait, for those who look without the lock.
 static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
@@ -56,13 +78,12 @@ static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
 /// Runs `job` on a life thread, soon.
 pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
     let mut state = POOL.state.lock();
-    state.jobs.push_back(Box::new(job));
-    QUEUED.store(state.jobs.len(), SeqCst);
+    state.push(Job::Work(Box::new(job)));
+    if coordinator::takes_next_job() {
+        return;
+    }
     if state.idle >= state.jobs.len() {
-        // One that lingers looks at the queue before it sleeps.
-        if !state.lingers || state.jobs.len() > 1 {
-            POOL.work.notify_one();
-        }
+        state.tell();
         return;
     }
     if state.threads >= MOST {
@@ -78,9 +99,20 @@ pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Has a life thread that has nothing to do carry on with a task; gives it back when there is none.
+pub(super) fn offer(task: Runnable) -> Result<(), Runnable> {
+    let mut state = POOL.state.lock();
+    if state.idle <= state.jobs.len() {
+        return Err(task);
+    }
+    state.push(Job::Step(task));
+    state.tell();
+    Ok(())
+}
+
 /// Polls `future` on life threads until it ends.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
-    let (runnable, task) = async_task::spawn(future, |runnable: async_task::Runnable| {
+    let (runnable, task) = async_task::spawn(future, |runnable: Runnable| {
         run(move || {
             runnable.run();
         });
@@ -99,6 +131,7 @@ pub(crate) fn sweep() {
 fn serve() {
     kernel::prepare_thread();
     gate::prepare_thread();
+    coordinator::prepare_thread();
     let mut swept = 0;
     loop {
         let mut lingered = false;
@@ -131,15 +164,23 @@ fn serve() {
                 }
             }
         };
-        if let Some(job) = job {
-            run_job(job);
+        let is_expected = match job {
+            Some(Job::Work(work)) => {
+                run_work(work);
+                coordinator::carry_on(None)
+            }
+            Some(Job::Step(task)) => coordinator::carry_on(Some(task)),
+            None => false,
+        };
+        // Destructors may take their time, and nobody else has been told of the job that waits.
+        if !is_expected {
+            threads::flush_if_asked();
         }
-        threads::flush_if_asked();
     }
 }
 
-fn run_job(job: Job) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
+fn run_work(work: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
         // The payload's own drop may panic, too: it must not take the thread along.
         let message = panic_message(payload);
         tracing::error!(message, "work on a life thread panicked; the thread goes on");
@@ -176,7 +217,7 @@ mod tests {
                 panic!("the payload's drop, on purpose");
             }
         }
-        run_job(Box::new(|| std::panic::panic_any(Evil)));
+        run_work(|| std::panic::panic_any(Evil));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::burial::Burial;
+use super::{burial::Burial, coordinator};
 use crate::{boundary::residue::CHANGED, kernel, report::Retained};
 
 /// The pause after which it looks without having been told; it doubles up to the longest.
@@ -83,13 +83,13 @@ pub(crate) fn try_again(burial: &Burial) {
         return;
     }
     if let Some(lending) = burial.tickets() {
-        kernel::spawn(async move {
+        coordinator::spawn(async move {
             lending.work.drained().await;
             CHANGED.notify_waiters();
         });
     }
     if !AT_WORK.swap(true, SeqCst) {
-        kernel::spawn(work());
+        coordinator::spawn(work());
     } else {
         CHANGED.notify_waiters();
     }

@@ -12,7 +12,7 @@ use crate::{
     boundary::frames,
     bus::{Delivery, Handler},
     error::{KernelError, Result},
-    kernel,
+    life::coordinator,
 };
 
 /// A manager as the bus sees it.
@@ -96,7 +96,7 @@ fn lifecycle_command(
         return done;
     }
     let command = envelope.clone();
-    kernel::spawn(async move {
+    coordinator::spawn(async move {
         match receive.await {
             Ok(Ok(Moved::Yes)) => {}
             Ok(Ok(Moved::AlreadyThere)) => {

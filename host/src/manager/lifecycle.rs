@@ -31,7 +31,7 @@ use crate::{
     error::{KernelError, Result},
     kernel,
     life::{
-        flush,
+        coordinator, flush,
         generation::Generation,
         hook::{self, HookRun},
         object::Object,
@@ -81,8 +81,7 @@ pub(crate) async fn ask<T>(
     let (send, receive) = oneshot::channel();
     let gone = || KernelError::UnknownModule(entry.id.as_ref().to_owned());
     let _under_way = kernel::UnderWay::begin();
-    entry.ops.send(op(send)).map_err(|_| gone())?;
-    kernel::poke();
+    coordinator::asking(|| entry.ops.send(op(send))).map_err(|_| gone())?;
     // Meanwhile this thread runs what it owes, so that a generation may wait for it.
     flush::attend(receive).await.map_err(|_| gone())?
 }
@@ -106,7 +105,7 @@ pub(crate) fn unload_unasked(entry: &Entry) {
 
 /// Starts the actor of a registered module.
 pub(crate) fn run(shared: Arc<Shared>, entry: Arc<Entry>, mut ops: mpsc::UnboundedReceiver<Op>) {
-    kernel::spawn(async move {
+    coordinator::spawn(async move {
         while let Some(op) = ops.recv().await {
             match op {
                 Op::Init(runtime, reply) => {

@@ -29,9 +29,8 @@ use crate::{
     },
     error::{KernelError, Result},
     intake::{LoadPolicy, StagedFile, StagingDir},
-    kernel,
     life::{
-        flush,
+        coordinator, flush,
         generation::{Generation, Origin, unique_number},
         hook, loader,
         reaper::{self, Lingering},
@@ -227,7 +226,7 @@ pub(crate) async fn reading<T: Send + 'static>(
 async fn open(staged: StagedFile, residue: Arc<Residue>, limit: Duration) -> Result<CheckedLibrary> {
     let path = staged.origin().to_owned();
     let name = crate::intake::file_name(&path);
-    let job = move || crate::boundary::library::open_checked(staged, &path, residue);
+    let job = move || (crate::boundary::library::open_checked(staged, &path, residue), ());
     // Opened after all, too late for anybody: nothing but its constructors has run.
     loader::run(format!("opening `{name}`"), limit, job, |late| {
         if let Ok(library) = late {
@@ -261,7 +260,7 @@ async fn create(
                 Ok(made) => Arc::new(Generation::foreign(number, made, late_origin)),
                 Err(not_made) => unmade(not_made, late_origin),
             };
-            kernel::spawn(async move {
+            coordinator::spawn(async move {
                 bury(&late_name, generation, patience).await;
                 let listed = std::mem::replace(&mut *is_over.lock(), Overdue::Over);
                 drop(listed);

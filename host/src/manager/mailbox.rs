@@ -30,7 +30,7 @@ use crate::{
     boundary::frames::{self, Chain, Frame},
     error::{KernelError, Result},
     kernel,
-    life::{hook, pool},
+    life::{coordinator, hook, pool},
 };
 
 /// So many calls over the bus may be inside one module at once.
@@ -234,8 +234,8 @@ enum Next {
 
 /// Starts the two deliverers of a registered module.
 pub(crate) fn run(shared: &Arc<Shared>, entry: &Arc<Entry>) {
-    kernel::spawn(deliver_calls(shared.clone(), entry.clone()));
-    kernel::spawn(deliver_messages(shared.clone(), entry.clone()));
+    coordinator::spawn(deliver_calls(shared.clone(), entry.clone()));
+    coordinator::spawn(deliver_messages(shared.clone(), entry.clone()));
 }
 
 async fn deliver_calls(shared: Arc<Shared>, entry: Arc<Entry>) {

@@ -51,9 +51,9 @@ use crate::{
     error::{KernelError, Result},
     kernel,
     life::{
-        flush,
+        coordinator, flush,
         generation::{Generation, unique_number},
-        hook,
+        hook, loader,
     },
     module::{AnyModule, Module, WasmModule},
     report::{ModuleInfo, Receipt, SwapReport},
@@ -111,7 +111,7 @@ impl ModuleManager {
     /// # Errors
     /// [`KernelError::Setup`] when the system gives it no threads.
     pub fn with_limits(bus: MessageBus, limits: Limits) -> Result<Self> {
-        kernel::ready().map_err(KernelError::Setup)?;
+        coordinator::ready().map_err(KernelError::Setup)?;
         let shared = Arc::new(Shared::new(bus.clone(), limits));
         let commands = Arc::new(Commands(shared.clone()));
         let handler: Arc<dyn crate::bus::Handler> = commands.clone();
@@ -166,21 +166,24 @@ impl ModuleManager {
         let shared = self.inner.shared.clone();
         let runtime = Handle::try_current().ok();
         let under_way = kernel::UnderWay::begin();
-        let work = kernel::spawn(async move {
-            let _under_way = under_way;
-            let entry = load::load(&shared, &loading, path.clone(), &options).await.inspect_err(|error| {
-                tracing::warn!(path = %path.display(), error = error.in_full(), "not loaded");
-            })?;
-            if options.start
-                && let Err(error) = start(&entry, runtime.clone()).await
-            {
-                let undone = ask(&entry, "unload", |reply| Op::Unload(runtime, reply)).await;
-                tracing::debug!(?undone, "undid a load whose start failed");
-                return Err(error);
-            }
-            Ok(entry.info())
+        let work = coordinator::asking(|| {
+            coordinator::spawn(async move {
+                let _under_way = under_way;
+                let entry =
+                    load::load(&shared, &loading, path.clone(), &options).await.inspect_err(|error| {
+                        tracing::warn!(path = %path.display(), error = error.in_full(), "not loaded");
+                    })?;
+                if options.start
+                    && let Err(error) = start(&entry, runtime.clone()).await
+                {
+                    let undone = ask(&entry, "unload", |reply| Op::Unload(runtime, reply)).await;
+                    tracing::debug!(?undone, "undid a load whose start failed");
+                    return Err(error);
+                }
+                Ok(entry.info())
+            })
         });
-        work.await.unwrap_or_else(|error| Err(KernelError::Setup(format!("the load did not end: {error}"))))
+        work.await.unwrap_or_else(|_| Err(KernelError::Setup("the load came to no end".to_owned())))
     }
 
     /// Swaps a module to another build. The work goes on when the caller does not wait for it, but is undone when
@@ -199,21 +202,25 @@ impl ModuleManager {
         let asker = Asker { runtime: Handle::try_current().ok(), gone: gone.clone() };
         let _goes_away = GoesAway(gone);
         let under_way = kernel::UnderWay::begin();
-        let work = kernel::spawn(async move {
-            let _under_way = under_way;
-            let done = swap::swap(&shared, &loading, &entry, source, &options, asker).await;
-            done.inspect_err(
-                |error| tracing::warn!(module = %entry.id, error = error.in_full(), "not swapped"),
-            )
+        let work = coordinator::asking(|| {
+            coordinator::spawn(async move {
+                let _under_way = under_way;
+                let done = swap::swap(&shared, &loading, &entry, source, &options, asker).await;
+                done.inspect_err(
+                    |error| tracing::warn!(module = %entry.id, error = error.in_full(), "not swapped"),
+                )
+            })
         });
         // Meanwhile this thread runs what it owes, so that the old generation may wait for it.
         let done = flush::attend(work).await;
-        done.unwrap_or_else(|error| Err(KernelError::Setup(format!("the swap did not end: {error}"))))
+        done.unwrap_or_else(|_| Err(KernelError::Setup("the swap came to no end".to_owned())))
     }
 
-    /// Waits until no swap is under way and every replaced generation has ended.
-    pub(crate) async fn after_swaps(&self) {
+    /// Waits until no swap is under way, every replaced generation has ended, and the copies of those that are gone have
+    /// been removed.
+    pub(crate) async fn settled(&self) {
         drop(self.inner.shared.swaps.write().await);
+        loader::settled(self.inner.shared.limits.loader).await;
     }
 
     /// Runs `init`. A repeated one is Ok, runs nothing and announces nothing.

@@ -13,7 +13,7 @@ use super::{
     registry::{Entry, Present, Shared},
     swap::{self, Asker, Source, SwapOptions},
 };
-use crate::{error::KernelError, kernel};
+use crate::{error::KernelError, kernel, life::coordinator};
 
 /// How long a new build is watched after a swap, and what sends it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) fn begin(
     let unique = now.generation.unique;
     let (shared, loading, entry) = (shared.clone(), loading.clone(), entry.clone());
     *entry.probation.lock() = Some((unique, Instant::now() + probation.time));
-    kernel::spawn(async move {
+    coordinator::spawn(async move {
         let failed = tokio::select! {
             failed = kernel::within(probation.time, failures.beyond(probation.errors)) => failed,
             () = entry.ops.closed() => None,

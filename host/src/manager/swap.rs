@@ -30,6 +30,7 @@ use crate::{
     error::{KernelError, Result},
     kernel,
     life::{
+        coordinator,
         generation::Generation,
         hook, loader,
         object::Object,
@@ -334,7 +335,6 @@ impl Job<'_> {
         if self.entry.ops.send(Op::Switch(Box::new(new), send)).is_err() {
             return Err(gone(()));
         }
-        kernel::poke();
         receive.await.map_err(|_| gone(()))?
     }
 }
@@ -366,7 +366,7 @@ impl Leaving {
             return self.bury(&Drain { drained: true, came_out: inside as u64, cancelled: 0 }).await;
         }
         let receipt = self.receipt_so_far(inside);
-        kernel::spawn(async move {
+        coordinator::spawn(async move {
             let _under_way = under_way;
             let (seat, told) = (self.old.seat, self.entry.id.clone());
             let (number, origin) = (self.old.generation.number, self.old.generation.origin.clone());
