@@ -235,7 +235,7 @@ pub enum KernelError {
         /// Where it was looked for.
         looked: Vec<PathBuf>,
     },
-    /// A library that is being opened or closed has blocked the loader thread.
+    /// A library that is being opened or closed has blocked the loader.
     #[error("loading is stuck: {0}")]
     LoaderStuck(String),
     /// The host itself could not be set up.

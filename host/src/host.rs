@@ -301,6 +301,12 @@ impl Host {
         &self.bus
     }
 
+    /// Runs something short on the kernel's thread, before any task of a module.
+    #[cfg(all(feature = "daemon", unix))]
+    pub(crate) fn on_kernel_thread(&self, work: impl FnOnce() + Send + 'static) {
+        crate::kernel::run(work);
+    }
+
     /// Removes the private copies, also of libraries that are still mapped: for the end of the process.
     #[cfg(all(feature = "daemon", unix))]
     pub(crate) fn remove_copies(&self) {

@@ -15,7 +15,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("cli", &["config", "daemon", "error", "host", "intake", "manager", "report", "sys"]),
     ("config", &["daemon", "host", "manager"]),
     ("daemon", &["bus", "error", "host", "intake", "manager", "report"]),
-    ("host", &["bus", "error", "intake", "life", "manager", "report"]),
+    ("host", &["bus", "error", "intake", "kernel", "life", "manager", "report"]),
     ("manager", &["boundary", "bus", "error", "intake", "kernel", "life", "module", "report"]),
     ("life", &["boundary", "bus", "error", "intake", "kernel", "module", "report", "sys"]),
     ("module", &["bus", "error", "manager"]),

@@ -9,6 +9,7 @@ use std::{
     process::Stdio,
 };
 
+use oxide_tests::Flag;
 use program::{Folder, Running, is_clean};
 use serde_json::{Value, json};
 
@@ -315,4 +316,22 @@ fn a_host_told_to_end_in_the_middle_of_a_load_ends() {
         assert!(is_clean(&folder.socket));
         fs::remove_file(&inside).expect("removed");
     }
+}
+
+#[test]
+fn a_constructor_that_blocks_is_reported_though_it_is_the_first_that_is_logged() {
+    let (folder, flag) = (Folder::new(), Flag::new());
+    let config = folder.write("host.toml", "loader_timeout = '200ms'\n");
+    let mut host = Running::start(
+        folder.oxide(["run", "--config", &config]).env("CLINGING_CONSTRUCTOR", flag.argument()),
+    );
+    host.wait_for("listening on");
+    let clinging = oxide_tests::plugin("clinging");
+    let ended = folder.run(["load", &clinging.to_string_lossy(), "--json"]).expect(1);
+    assert_eq!(ended.error_code(), "loader_stuck");
+    assert!(flag.is_inside() && !flag.has_ended());
+    host.wait_for("not loaded");
+    folder.run(["list"]).expect(0);
+    flag.go_on();
+    host.interrupt().expect(0);
 }

@@ -1,4 +1,4 @@
-//! From a staged file to a library whose tables we understand. Runs on the loader thread only.
+//! From a staged file to a library whose tables we understand. For the loader only.
 
 use std::{mem::ManuallyDrop, path::Path, sync::Arc};
 

@@ -253,7 +253,7 @@ impl ForeignModule {
     }
 
     /// Closes the library and looks, unless something in the process still owes it a visit. Nothing else of it
-    /// may be in use: the undertaker says so. Runs on the loader thread. `None` when it is not to be closed, or
+    /// may be in use: the undertaker says so. For the loader. `None` when it is not to be closed, or
     /// has been.
     pub(crate) fn close(&self) -> Option<Closed> {
         // A destructor may have started one since it was looked: it might be using what `finish` lets go of.

@@ -4,6 +4,13 @@ use std::io;
 
 use tracing_subscriber::EnvFilter;
 
+/// Has the calling thread register what writing the log needs in thread-locals. Registering it with the first entry, it
+/// would have to wait while a library is being opened or closed.
+pub(super) fn prepare_thread() {
+    let nowhere = tracing_subscriber::fmt().with_writer(io::sink).finish();
+    tracing::subscriber::with_default(nowhere, || tracing::error!("written nowhere"));
+}
+
 /// Starts it. `RUST_LOG` decides what is shown, unless the command line asks for more or less.
 pub(super) fn start(verbosity: i8) {
     let level = match verbosity {

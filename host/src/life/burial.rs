@@ -68,7 +68,7 @@ struct Progress {
     forgotten_locals: u64,
     /// Its copy, when it was closed and stayed mapped.
     still_mapped: Option<StagedFile>,
-    /// A close is under way on the loader thread, late.
+    /// The loader is at its close, late.
     closing: Option<Arc<Mutex<Option<Option<Closed>>>>>,
     leaked_bytes: Option<u64>,
     gone: bool,
@@ -298,7 +298,7 @@ impl Burial {
         true
     }
 
-    /// Closes the library on the loader thread, and looks; tells whether it is gone.
+    /// Has the loader close the library, and look; tells whether it is gone.
     async fn close(&self, foreign: &ForeignModule, progress: &mut Progress, holders: &mut Holders) -> bool {
         if let Some(staged) = progress.still_mapped.take() {
             if library::is_gone(&staged) {

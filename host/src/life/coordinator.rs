@@ -64,11 +64,7 @@ pub(crate) fn ready() -> Result<(), String> {
     static PREPARED: Once = Once::new();
     kernel::ready()?;
     PREPARED.call_once(|| {
-        kernel::run(|| {
-            gate::prepare_thread();
-            // What writes the log may have thread-locals, too, and a thread that has logged once has them.
-            tracing::info!("the host's own threads run");
-        });
+        kernel::run(gate::prepare_thread);
     });
     Ok(())
 }

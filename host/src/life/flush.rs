@@ -1,7 +1,7 @@
 //! Has the living threads run what they owe a generation that is leaving: each by itself, nobody's thread held
 //! up for it.
 //!
-//! Life threads and the loader's come by when they are told to. Whoever waits for a verb runs what its own
+//! Life threads come by when they are told to. Whoever waits for a verb runs what its own
 //! thread owes ([`attend`]). Threads of a tokio runtime, of which there is one wherever a plugin's future was
 //! polled by somebody's worker, get short tasks; all others come by with their next call.
 
@@ -21,7 +21,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{hook::panic_message, loader, pool};
+use super::{hook::panic_message, pool};
 use crate::{
     boundary::residue::{CHANGED, Nudge, Residue, threads},
     kernel,
@@ -71,9 +71,6 @@ fn nudge(residue: &Arc<Residue>, blocking: bool, errands: &mut HashMap<u64, Weak
     pool::sweep();
     ATTENDED.notify_waiters();
     let debtors = residue.debtors();
-    if debtors.threads.iter().any(|(number, _)| loader::is_thread(*number)) {
-        loader::visit();
-    }
     for (nudge, threads) in debtors.nudges {
         let last = errands.entry(nudge.identity()).or_default();
         if last.strong_count() > 0 {

@@ -1,29 +1,29 @@
-//! The one thread that opens and closes libraries.
+//! Who opens and closes libraries: one life thread at a time.
 //!
 //! Constructors and destructors run under the dynamic loader's lock: one that blocks stops every other
 //! load in the process. So there is one queue, watched by a clock: a job that is late is reported, and
-//! loading is refused until it returns.
+//! loading is refused until it returns. Another life thread is ready before a job begins, since one that is new has to
+//! wait for that lock.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        LazyLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-        mpsc,
+    sync::atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::coordinator;
-use crate::{boundary::residue::threads, error::KernelError, kernel, sys};
+use super::{coordinator, hook::panic_message, pool};
+use crate::{error::KernelError, kernel};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// What the thread is at.
+/// What is being done.
 struct Present {
     what: String,
     since: Instant,
@@ -34,38 +34,50 @@ struct Present {
 }
 
 struct Loader {
-    jobs: Mutex<mpsc::Sender<Job>>,
-    present: Mutex<Option<Present>>,
+    jobs: VecDeque<Job>,
+    /// A life thread is at the jobs, or is to be.
+    served: bool,
 }
 
-/// The loader thread's number in the system.
-static NUMBER: AtomicU32 = AtomicU32::new(0);
+static LOADER: Mutex<Loader> = Mutex::new(Loader { jobs: VecDeque::new(), served: false });
 
-static LOADER: LazyLock<Loader> = LazyLock::new(|| {
-    let (send, receive) = mpsc::channel::<Job>();
-    let spawned = thread::Builder::new().name("oxide-loader".to_owned()).spawn(move || {
-        NUMBER.store(sys::threads::own_number(), Relaxed);
-        while let Some(job) = next(&receive) {
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                tracing::error!("work on the loader thread panicked; the thread goes on");
-            }
-            *LOADER.present.lock() = None;
-        }
-    });
-    if let Err(error) = spawned {
-        tracing::error!(%error, "the loader thread cannot be started");
+static PRESENT: Mutex<Option<Present>> = Mutex::new(None);
+
+/// Whether there is something in [`PRESENT`], for those who look often.
+static AT_WORK: AtomicBool = AtomicBool::new(false);
+
+fn set_present(present: Option<Present>) {
+    let mut now = PRESENT.lock();
+    AT_WORK.store(present.is_some(), SeqCst);
+    *now = present;
+}
+
+fn submit(job: Job) {
+    let mut loader = LOADER.lock();
+    loader.jobs.push_back(job);
+    if !std::mem::replace(&mut loader.served, true) {
+        drop(loader);
+        pool::run(serve);
     }
-    Loader { jobs: Mutex::new(send), present: Mutex::new(None) }
-});
+}
 
-/// The next job; `None` when there will be none.
-fn next(jobs: &mpsc::Receiver<Job>) -> Option<Job> {
-    let mut job = None;
-    kernel::linger(|| {
-        job = jobs.try_recv().ok();
-        job.is_some()
-    });
-    job.or_else(|| jobs.recv().ok())
+/// Does the next job, on a life thread. One at a time: who waits for it carries on here first.
+fn serve() {
+    pool::ready_another();
+    let job = LOADER.lock().jobs.pop_front();
+    if let Some(job) = job
+        && let Err(payload) = catch_unwind(AssertUnwindSafe(job))
+    {
+        set_present(None);
+        let message = panic_message(payload);
+        tracing::error!(message, "work of the loader panicked");
+    }
+    let mut loader = LOADER.lock();
+    loader.served = !loader.jobs.is_empty();
+    if loader.served {
+        drop(loader);
+        pool::run(serve);
+    }
 }
 
 /// Why a job has no result.
@@ -85,34 +97,24 @@ impl From<NotRun> for KernelError {
     }
 }
 
-/// Whether the system's thread of this number is the loader thread.
-pub(crate) fn is_thread(number: u32) -> bool {
-    NUMBER.load(Relaxed) == number
-}
-
-/// Has the loader thread run what it owes to generations that are leaving.
-pub(crate) fn visit() {
-    let job: Job = Box::new(threads::flush_if_asked);
-    let _ = LOADER.jobs.lock().send(job);
-}
-
-/// Waits until what was left to do after the jobs up to now is done, too; not if the thread is stuck.
+/// Waits until what was left to do after the jobs up to now is done, too; not if one of them is stuck.
 pub(crate) async fn settled(limit: Duration) {
-    if NUMBER.load(Relaxed) != 0 {
-        let _ = run("settling".to_owned(), limit, || ((), ()), drop).await;
+    let is_idle = !LOADER.lock().served;
+    if !is_idle {
+        let _ = run("settling".to_owned(), limit, || ((), None::<()>), drop).await;
     }
 }
 
-/// Runs `job` on the loader thread, where it may take until `limit`. `what` names it for the report of a stuck
-/// one. The second that it gives is dropped there after the first has been handed over.
+/// Runs `job` as the loader, which may take until `limit`. `what` names it for the report of a stuck one. What it
+/// gives to be dropped is dropped later, before the next one.
 ///
 /// # Errors
 /// [`KernelError::LoaderStuck`] when this job, or the one before it, does not end in time. A late result is
 /// given to `late`.
-pub(crate) async fn run<T: Send + 'static, A>(
+pub(crate) async fn run<T: Send + 'static, A: Send + 'static>(
     what: String,
     limit: Duration,
-    job: impl FnOnce() -> (T, A) + Send + 'static,
+    job: impl FnOnce() -> (T, Option<A>) + Send + 'static,
     late: impl FnOnce(T) + Send + 'static,
 ) -> Result<T, NotRun> {
     if let Some(stuck) = stuck() {
@@ -123,23 +125,23 @@ pub(crate) async fn run<T: Send + 'static, A>(
     let (send, receive) = oneshot::channel();
     let name = what.clone();
     let job: Job = Box::new(move || {
-        *LOADER.present.lock() =
-            Some(Present { what: name, since: Instant::now(), limit, number, late: false });
-        let (result, _afterwards) = job();
+        set_present(Some(Present { what: name, since: Instant::now(), limit, number, late: false }));
+        let (result, left) = job();
         // Whoever carries on with the result must not take us for being at it.
-        *LOADER.present.lock() = None;
-        if let Err(result) = coordinator::asking(|| send.send(result)) {
+        set_present(None);
+        if let Some(left) = left {
+            submit(Box::new(move || drop(left)));
+        }
+        if let Err(result) = coordinator::answering(|| send.send(result)) {
             late(result);
         }
     });
-    if LOADER.jobs.lock().send(job).is_err() {
-        return Err(NotRun::Refused(KernelError::ShuttingDown));
-    }
+    submit(job);
     match kernel::answer(limit, receive).await {
         Some(Ok(result)) => Ok(result),
         Some(Err(_)) => Err(NotRun::Refused(KernelError::Setup(format!("{what} ended without a result")))),
         None => {
-            if let Some(present) = LOADER.present.lock().as_mut().filter(|present| present.number == number) {
+            if let Some(present) = PRESENT.lock().as_mut().filter(|present| present.number == number) {
                 present.late = true;
             }
             Err(NotRun::Late(stuck().unwrap_or(KernelError::LoaderStuck(what))))
@@ -147,14 +149,14 @@ pub(crate) async fn run<T: Send + 'static, A>(
     }
 }
 
-/// Whether the loader thread is at a job.
+/// Whether a library is being opened or closed.
 pub(crate) fn is_at_work() -> bool {
-    LOADER.present.lock().is_some()
+    AT_WORK.load(SeqCst)
 }
 
-/// The error for a loader thread that has been at one job for too long.
+/// The error for a job that has been going on for too long.
 pub(crate) fn stuck() -> Option<KernelError> {
-    let present = LOADER.present.lock();
+    let present = PRESENT.lock();
     let Present { what, since, limit, late, .. } = present.as_ref()?;
     (*late || since.elapsed() >= *limit).then(|| {
         KernelError::LoaderStuck(format!("{what} has not ended for {} s", since.elapsed().as_secs()))

@@ -9,6 +9,7 @@ use std::{
     sync::{
         LazyLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -61,6 +62,13 @@ impl State {
         QUEUED.store(self.jobs.len(), SeqCst);
     }
 
+    /// Counts one more thread, and names it.
+    fn next_name(&mut self) -> String {
+        self.threads += 1;
+        self.named += 1;
+        format!("oxide-life-{}", self.named)
+    }
+
     /// Tells an idle thread of a new job.
     fn tell(&self) {
         // One that lingers looks at the queue before it sleeps.
@@ -89,14 +97,43 @@ pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
     if state.threads >= MOST {
         return;
     }
-    state.threads += 1;
-    state.named += 1;
-    let name = format!("oxide-life-{}", state.named);
+    let name = state.next_name();
     drop(state);
+    start(name, || {
+        prepare_thread();
+        serve();
+    });
+}
+
+fn start(name: String, serve: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name).spawn(serve) {
         POOL.state.lock().threads -= 1;
         tracing::error!(%error, "no thread for a module's work; it waits for one of the others");
     }
+}
+
+fn prepare_thread() {
+    kernel::prepare_thread();
+    gate::prepare_thread();
+    coordinator::prepare_thread();
+}
+
+/// Makes sure that there is another life thread, which has nothing to do, unless there are too many already.
+pub(super) fn ready_another() {
+    let mut state = POOL.state.lock();
+    if state.idle > 0 || state.threads >= MOST {
+        return;
+    }
+    let name = state.next_name();
+    drop(state);
+    let (ready, is_ready) = mpsc::channel::<()>();
+    start(name, move || {
+        prepare_thread();
+        drop(ready);
+        serve();
+    });
+    // Nothing is sent: it is over when the thread, or the attempt to start one, has dropped its end.
+    let _ = is_ready.recv();
 }
 
 /// Has a life thread that has nothing to do carry on with a task; gives it back when there is none.
@@ -129,9 +166,6 @@ pub(crate) fn sweep() {
 }
 
 fn serve() {
-    kernel::prepare_thread();
-    gate::prepare_thread();
-    coordinator::prepare_thread();
     let mut swept = 0;
     loop {
         let mut lingered = false;

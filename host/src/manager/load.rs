@@ -226,7 +226,7 @@ pub(crate) async fn reading<T: Send + 'static>(
 async fn open(staged: StagedFile, residue: Arc<Residue>, limit: Duration) -> Result<CheckedLibrary> {
     let path = staged.origin().to_owned();
     let name = crate::intake::file_name(&path);
-    let job = move || (crate::boundary::library::open_checked(staged, &path, residue), ());
+    let job = move || (crate::boundary::library::open_checked(staged, &path, residue), None::<()>);
     // Opened after all, too late for anybody: nothing but its constructors has run.
     loader::run(format!("opening `{name}`"), limit, job, |late| {
         if let Ok(library) = late {

@@ -91,7 +91,7 @@ fn what_a_destructor_allocates_and_registers_is_forgotten_with_its_library() {
     child(&["clinging"]).variable("CLINGING_DESTRUCTOR_ALLOCATES", "1").run(|| {
         block_on(async {
             let mut house = House::new().await;
-            // Each time on the loader thread, and each library may be lent what the one before had.
+            // Each library may be lent what the one before had.
             for _ in 0..3 {
                 house.load("clinging").await;
                 house.call("clinging", "current", "").await;
