@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("module", &["bus", "error", "manager"]),
     ("boundary", &["error", "intake", "sys"]),
     ("bus", &["error", "kernel"]),
-    ("intake", &["error", "report"]),
+    ("intake", &["error", "report", "sys"]),
     ("error", &["intake", "report"]),
     ("kernel", &[]),
     ("report", &[]),

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Fault, InspectedFile, LoadPolicy, Refusal, RefusalReason, WasmFacts, image,
     read::{self, Buffer},
+    stage::StagingDir,
     wasm,
 };
 
@@ -46,6 +47,18 @@ impl ModuleFile {
             return InspectedGuest::from_bytes(path, bytes).map(Self::Guest);
         }
         InspectedFile::from_bytes(path, bytes).map(|file| Self::Plugin(Box::new(file)))
+    }
+
+    /// The same of a file that is to be loaded: see [`InspectedFile::take`].
+    pub(crate) fn take(path: &Path, dir: &StagingDir) -> Result<Self, Refusal> {
+        match dir.copy(path, path, could_be_module) {
+            Ok(Some(copied)) => {
+                InspectedFile::from_copy(path, copied).map(|file| Self::Plugin(Box::new(file)))
+            }
+            Ok(None) => Self::understand(path),
+            Err(fault) => Err(fault),
+        }
+        .map_err(|fault| fault.of(path))
     }
 
     /// Its bytes, as they were when it was read.

@@ -11,13 +11,16 @@ use super::{
     image::{self, Carried, Image},
     machine::{self, Machine},
     read::{self, Buffer},
+    stage::{PrivateCopy, StagingDir},
 };
 
 /// A plugin's file as bytes: described, but neither trusted nor opened. What is in here is what will be opened,
 /// whatever becomes of the file at the path.
 pub struct InspectedFile {
     path: PathBuf,
-    bytes: Buffer,
+    pub(super) bytes: Buffer,
+    /// The private copy, if that was made first; then its bytes are these.
+    pub(super) copy: Option<PrivateCopy>,
     machine: Machine,
     description: Description,
     facts: LinkFacts,
@@ -54,6 +57,23 @@ impl InspectedFile {
         Self::from_bytes(path, bytes).map_err(|fault| fault.of(path))
     }
 
+    /// The same of a file that is to be loaded, as a copy of `origin`: where that can be, it is copied first, and what is
+    /// inspected is the copy.
+    pub(crate) fn take(path: &Path, origin: &Path, dir: &StagingDir) -> Result<Self, Refusal> {
+        let look = image::could_be_library;
+        let taken = match dir.copy(path, origin, look) {
+            Ok(Some(copied)) => Self::from_copy(path, copied),
+            Ok(None) => read::read(path, look).and_then(|bytes| Self::from_bytes(path, bytes)),
+            Err(fault) => Err(fault),
+        };
+        taken.map_err(|fault| fault.of(path))
+    }
+
+    /// Understands a copy of `path`.
+    pub(super) fn from_copy(path: &Path, (copy, bytes): (PrivateCopy, Buffer)) -> Result<Self, Fault> {
+        Ok(Self { copy: Some(copy), ..Self::from_bytes(path, bytes)? })
+    }
+
     /// Understands bytes that were read from `path`.
     pub(super) fn from_bytes(path: &Path, bytes: Buffer) -> Result<Self, Fault> {
         let Image { machine, carried } = Image::parse(&bytes)?;
@@ -67,7 +87,7 @@ impl InspectedFile {
             Err(fault) => return Err(fault),
         };
         let facts = facts?;
-        Ok(Self { path: path.to_owned(), bytes, machine, description, facts })
+        Ok(Self { path: path.to_owned(), bytes, copy: None, machine, description, facts })
     }
 
     /// Where it was read from.
@@ -83,6 +103,11 @@ impl InspectedFile {
     /// What it says about itself.
     pub fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// Its parts.
+    pub(super) fn into_parts(self) -> (Buffer, Option<PrivateCopy>, Description, LinkFacts) {
+        (self.bytes, self.copy, self.description, self.facts)
     }
 
     /// What it asks of the dynamic loader.

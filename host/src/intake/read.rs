@@ -7,10 +7,10 @@ use std::{
     path::Path,
 };
 
-use memmap2::MmapMut;
+use memmap2::{Mmap, MmapMut};
 use parking_lot::Mutex;
 
-use super::{Fault, RefusalReason};
+use super::{Fault, RefusalReason, wasm::is_wasm};
 
 /// The largest library that is taken: ten times the largest that anyone has shown us.
 const LARGEST: u64 = 1 << 30;
@@ -25,6 +25,8 @@ pub(super) enum Buffer {
     Spare(Vec<u8>),
     /// A large file's, straight from the system; so many bytes of it are the file's.
     Mapped(MmapMut, usize),
+    /// The private copy's, where it lies.
+    Copied(Mmap),
     /// A small one's that stays for long.
     Kept(Box<[u8]>),
 }
@@ -34,7 +36,7 @@ impl Buffer {
     pub(super) fn kept(self) -> Self {
         match &self {
             Self::Spare(bytes) => Self::Kept(bytes.as_slice().into()),
-            Self::Mapped(..) | Self::Kept(_) => self,
+            Self::Mapped(..) | Self::Copied(_) | Self::Kept(_) => self,
         }
     }
 }
@@ -52,6 +54,7 @@ impl Deref for Buffer {
         match self {
             Self::Spare(bytes) => bytes,
             Self::Mapped(map, len) => map.get(..*len).unwrap_or_default(),
+            Self::Copied(map) => map,
             Self::Kept(bytes) => bytes,
         }
     }
@@ -71,15 +74,39 @@ impl Drop for Buffer {
 /// Tells from a file's first bytes whether it is worth reading on.
 pub(super) type Look = fn(&[u8]) -> Result<(), Fault>;
 
-/// The bytes of a file that may be what `look` looks for.
-pub(super) fn read(path: &Path, look: Look) -> Result<Buffer, Fault> {
+/// Has a file that may be what `look` looks for copied, by a `copy` that is told how many bytes it may copy at most. `None`
+/// when there is a doubt, or the copy was not made: reading and writing will say why.
+#[cfg(unix)]
+pub(super) fn copy<T>(
+    path: &Path,
+    look: Look,
+    copy: impl FnOnce(&mut File, u64) -> Option<T>,
+) -> Result<Option<T>, Fault> {
+    let (mut file, metadata) = open_file(path)?;
+    let mut head = [0; HEAD as usize];
+    let Ok(read) = std::os::unix::fs::FileExt::read_at(&file, &mut head, 0) else { return Ok(None) };
+    if read < head.len() || metadata.len() > LARGEST || is_wasm(&head) {
+        return Ok(None);
+    }
+    look(&head)?;
+    Ok(copy(&mut file, LARGEST))
+}
+
+/// The file, open for reading, and what is known of it.
+fn open_file(path: &Path) -> Result<(File, Metadata), Fault> {
     // Looked at before it is opened, since opening alone can do something to a device.
     let metadata = std::fs::metadata(path).map_err(|error| missing(path, &error))?;
     check_is_file(&metadata)?;
-    let mut file = open(path).map_err(|error| missing(path, &error))?;
+    let file = open(path).map_err(|error| missing(path, &error))?;
     // Looked at again: what is open is what counts.
     let metadata = file.metadata().map_err(|error| unreadable(&error))?;
     check_is_file(&metadata)?;
+    Ok((file, metadata))
+}
+
+/// The bytes of a file that may be what `look` looks for.
+pub(super) fn read(path: &Path, look: Look) -> Result<Buffer, Fault> {
+    let (mut file, metadata) = open_file(path)?;
     if metadata.len() > LARGEST {
         // Whatever it is, the better answer may be that it is no library at all.
         let mut head = Vec::new();

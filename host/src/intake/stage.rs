@@ -5,8 +5,8 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -14,9 +14,13 @@ use std::{
     },
 };
 
-use crate::error::KernelError;
+use crate::{error::KernelError, sys::private_file::PrivateFile};
 
-use super::{Description, InspectedFile, LinkFacts, staging_base};
+use super::{
+    Description, Fault, InspectedFile, LinkFacts,
+    read::{self, Buffer, Look},
+    staging_base,
+};
 
 /// The folder of this host's copies. It is locked as long as it, or a [`StagedFile`] in it, lives; what a dead
 /// host left behind is swept by the next one that opens the same base.
@@ -73,6 +77,28 @@ impl StagingDir {
         Ok(())
     }
 
+    /// Copies the file at `path`, if it may be what `look` looks for, and gives the copy with its bytes. `None` where it is
+    /// better read and written.
+    #[cfg(unix)]
+    pub(super) fn copy(
+        &self,
+        path: &Path,
+        origin: &Path,
+        look: Look,
+    ) -> Result<Option<(PrivateCopy, Buffer)>, Fault> {
+        read::copy(path, look, |source, limit| {
+            let (copy, file) = self.folder.create(origin).ok()?;
+            let bytes = file.copy(source, limit).ok()?;
+            Some((copy, Buffer::Copied(bytes)))
+        })
+    }
+
+    /// Elsewhere a mapped file may not be removed.
+    #[cfg(not(unix))]
+    pub(super) fn copy(&self, _: &Path, _: &Path, _: Look) -> Result<Option<(PrivateCopy, Buffer)>, Fault> {
+        Ok(None)
+    }
+
     /// Where to try it again after `error`: the runtime directory is often small.
     fn after(&self, error: &io::Error) -> Option<&Arc<Folder>> {
         if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
@@ -93,6 +119,21 @@ impl Folder {
         let (path, lock) = staging_base::claim(base)?;
         Ok(Self { path, _lock: lock, next: AtomicU64::new(1) })
     }
+
+    /// A new file for a copy of `origin`.
+    fn create(self: &Arc<Self>, origin: &Path) -> Result<(PrivateCopy, PrivateFile), KernelError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}{}", stem(origin), std::env::consts::DLL_SUFFIX);
+        let path = self.path.join(name);
+        let file = PrivateFile::create(&path).map_err(|error| io_error("create", &path, error))?;
+        Ok((PrivateCopy { path, _folder: self.clone() }, file))
+    }
+
+    fn write(self: &Arc<Self>, bytes: &[u8], origin: &Path) -> Result<PrivateCopy, KernelError> {
+        let (copy, file) = self.create(origin)?;
+        file.write(bytes).map_err(|error| io_error("write", &copy.path, error))?;
+        Ok(copy)
+    }
 }
 
 impl Drop for Folder {
@@ -111,11 +152,16 @@ pub struct StagedFile {
 }
 
 struct Staged {
-    path: PathBuf,
+    copy: PrivateCopy,
     origin: PathBuf,
     length: u64,
     description: Description,
     facts: LinkFacts,
+}
+
+/// A file in the folder, removed with this.
+pub(super) struct PrivateCopy {
+    path: PathBuf,
     /// Dropped after the copy in it has been removed, which is what lets the folder go with the last copy.
     _folder: Arc<Folder>,
 }
@@ -135,36 +181,39 @@ impl StagedFile {
         file: &InspectedFile,
         origin: &Path,
     ) -> Result<Self, KernelError> {
-        let written = Self::write_in(&dir.folder, file, origin);
+        let mut written = dir.folder.write(file.bytes(), origin);
         if let Err(KernelError::Io { source, .. }) = &written
             && let Some(next) = dir.after(source)
         {
-            return Self::write_in(next, file, origin);
+            written = next.write(file.bytes(), origin);
         }
-        written
+        let copy = written?;
+        let length = file.bytes().len() as u64;
+        Ok(Self::new(copy, origin, length, file.description().clone(), file.facts().clone()))
     }
 
-    fn write_in(folder: &Arc<Folder>, file: &InspectedFile, origin: &Path) -> Result<Self, KernelError> {
-        let number = folder.next.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}{}", stem(origin), std::env::consts::DLL_SUFFIX);
-        let path = folder.path.join(name);
-        let mut copy = create_new(&path).map_err(|error| io_error("create", &path, error))?;
-        // From here on dropping it removes the file.
-        let staged = Staged {
-            path,
-            origin: origin.to_owned(),
-            length: file.bytes().len() as u64,
-            description: file.description().clone(),
-            facts: file.facts().clone(),
-            _folder: Arc::clone(folder),
-        };
-        copy.write_all(file.bytes()).map_err(|error| io_error("write", &staged.path, error))?;
-        Ok(Self { staged: Arc::new(staged) })
+    /// The copy that was inspected, or one that is written now.
+    pub(crate) fn of(dir: &StagingDir, mut file: InspectedFile, origin: &Path) -> Result<Self, KernelError> {
+        let Some(copy) = file.copy.take() else { return Self::write_as(dir, &file, origin) };
+        let length = file.bytes().len() as u64;
+        let (_, _, description, facts) = file.into_parts();
+        Ok(Self::new(copy, origin, length, description, facts))
+    }
+
+    fn new(
+        copy: PrivateCopy,
+        origin: &Path,
+        length: u64,
+        description: Description,
+        facts: LinkFacts,
+    ) -> Self {
+        let staged = Staged { copy, origin: origin.to_owned(), length, description, facts };
+        Self { staged: Arc::new(staged) }
     }
 
     /// The copy, to be opened.
     pub fn path(&self) -> &Path {
-        &self.staged.path
+        &self.staged.copy.path
     }
 
     /// The file that it is a copy of.
@@ -191,7 +240,7 @@ impl StagedFile {
             return Ok(false);
         }
         let same = || -> io::Result<bool> {
-            let mut copy = File::open(&self.staged.path)?;
+            let mut copy = File::open(&self.staged.copy.path)?;
             let mut buffer = vec![0; 64 * 1024];
             let mut left = file.bytes();
             loop {
@@ -206,20 +255,20 @@ impl StagedFile {
                 }
             }
         };
-        same().map_err(|error| io_error("read", &self.staged.path, error))
+        same().map_err(|error| io_error("read", &self.staged.copy.path, error))
     }
 }
 
 impl fmt::Debug for StagedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StagedFile")
-            .field("path", &self.staged.path)
+            .field("path", &self.staged.copy.path)
             .field("origin", &self.staged.origin)
             .finish_non_exhaustive()
     }
 }
 
-impl Drop for Staged {
+impl Drop for PrivateCopy {
     fn drop(&mut self) {
         if let Err(error) = staging_base::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
@@ -227,19 +276,6 @@ impl Drop for Staged {
             tracing::debug!(path = %self.path.display(), %error, "a staged copy stays for the next sweep");
         }
     }
-}
-
-/// A new file that nobody may write again, ourselves included. Reading is all that the loader needs.
-fn create_new(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
-        options.mode(0o400).custom_flags(i32::try_from(flags.bits()).unwrap_or(0));
-    }
-    options.open(path)
 }
 
 /// What a debugger or a backtrace will call the library: the original's name, as far as it is harmless.

@@ -57,7 +57,7 @@ pub(crate) struct Found {
 impl Found {
     /// Reads a file, and the engine's where it is a guest. Blocks.
     pub(crate) fn read(loading: &Loading, path: &Path) -> Result<Self> {
-        let file = ModuleFile::read(path)?;
+        let file = ModuleFile::take(path, &loading.staging)?;
         file.check_loadable(&loading.policy)?;
         let guest = match file {
             ModuleFile::Plugin(library) => {
@@ -70,7 +70,7 @@ impl Found {
             refusal.message.insert_str(0, "the WASM engine ");
             refusal
         };
-        let library = InspectedFile::read(&origin).map_err(of_the_engine)?;
+        let library = InspectedFile::take(&origin, &origin, &loading.staging).map_err(of_the_engine)?;
         library.check_loadable(&loading.policy).map_err(of_the_engine)?;
         if library.description().kind != ModuleKind::Wasm {
             return Err(not_an_engine(&origin).into());
@@ -80,9 +80,9 @@ impl Found {
 
     /// Reads what an earlier generation was made from. Blocks.
     pub(crate) fn read_again(loading: &Loading, material: &Material) -> Result<Self> {
-        let library = InspectedFile::read(material.library.path())?;
-        library.check_loadable(&loading.policy)?;
         let origin = material.library.origin().to_owned();
+        let library = InspectedFile::take(material.library.path(), &origin, &loading.staging)?;
+        library.check_loadable(&loading.policy)?;
         Ok(Self { library, origin, guest: material.guest.clone() })
     }
 
@@ -97,7 +97,7 @@ impl Found {
 
     /// Makes the private copy. Blocks.
     pub(crate) fn stage(self, loading: &Loading) -> Result<Material> {
-        let library = StagedFile::write_as(&loading.staging, &self.library, &self.origin)?;
+        let library = StagedFile::of(&loading.staging, self.library, &self.origin)?;
         Ok(Material { library, guest: self.guest })
     }
 }

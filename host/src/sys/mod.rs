@@ -3,6 +3,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod platform;
+pub(crate) mod private_file;
 pub(crate) mod regions;
 pub(crate) mod signals;
 pub(crate) mod threads;
