@@ -7,7 +7,7 @@ use std::{
     sync::{
         LazyLock,
         atomic::{
-            AtomicBool, AtomicUsize,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -34,6 +34,9 @@ static KERNEL: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
 /// How many verbs are under way.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
+/// When the last one ended, as [`now`] has it.
+static ENDED: AtomicU64 = AtomicU64::new(0);
+
 /// The kernel's thread has got something to do.
 static POKED: AtomicBool = AtomicBool::new(false);
 
@@ -54,17 +57,30 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        ENDED.store(now(), SeqCst);
         UNDER_WAY.fetch_sub(1, SeqCst);
     }
 }
 
-/// Waits a moment for `has_work`, if a verb is under way; others may run meanwhile.
-pub(crate) fn linger(mut has_work: impl FnMut() -> bool) {
-    if UNDER_WAY.load(Relaxed) == 0 {
-        return;
+/// In microseconds since this was first asked.
+fn now() -> u64 {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(FIRST.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Waits a moment for `has_work`, if a verb is under way, or has just ended and may be followed by the next; others may
+/// run meanwhile.
+pub(crate) fn linger(has_work: impl FnMut() -> bool) {
+    let has_just_ended = || now().saturating_sub(ENDED.load(Relaxed)) < LINGERING.as_micros() as u64;
+    if UNDER_WAY.load(Relaxed) > 0 || has_just_ended() {
+        stay_awake(LINGERING, has_work);
     }
+}
+
+/// Waits for at most `limit` until it `is_over`, without sleeping; others may run meanwhile.
+pub(crate) fn stay_awake(limit: Duration, mut is_over: impl FnMut() -> bool) {
     let since = Instant::now();
-    while !has_work() && since.elapsed() < LINGERING {
+    while !is_over() && since.elapsed() < limit {
         thread::yield_now();
     }
 }

@@ -343,6 +343,7 @@ impl Burial {
     }
 
     async fn close_now(&self, progress: &mut Progress, holders: &mut Holders) -> Option<Option<Closed>> {
+        flush::end_is_near();
         let generation = self.generation.clone();
         let what = format!("closing generation {} of `{}`", generation.number, self.module);
         let late = Arc::new(Mutex::new(None));

@@ -40,6 +40,7 @@ thread_local! {
     /// A life thread's.
     static HERE: RefCell<VecDeque<Runnable>> = const { RefCell::new(VecDeque::new()) };
     static CARRIES_ON: Cell<bool> = const { Cell::new(false) };
+    static IN_STEP: Cell<bool> = const { Cell::new(false) };
     /// Whether this thread looks for a life thread's work as soon as it has done its steps.
     static LOOKS: Cell<bool> = const { Cell::new(false) };
 }
@@ -126,10 +127,17 @@ fn step(runnable: Runnable) {
 }
 
 fn run(runnable: Runnable) {
+    IN_STEP.set(true);
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| runnable.run())) {
         let message = panic_message(payload);
         tracing::error!(message, "a task of the host's panicked");
     }
+    IN_STEP.set(false);
+}
+
+/// Whether the calling thread is at a task of the host's, and must not be kept.
+pub(super) fn is_in_step() -> bool {
+    IN_STEP.get()
 }
 
 /// Runs the tasks that were woken for this life thread; `first` is one that it was given. Tells whether a job waits for

@@ -7,11 +7,12 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
@@ -21,7 +22,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{hook::panic_message, pool};
+use super::{coordinator, hook::panic_message, pool};
 use crate::{
     boundary::residue::{CHANGED, Nudge, Residue, threads},
     kernel,
@@ -39,8 +40,17 @@ const BLOCKING_AFTER: Duration = Duration::from_millis(2);
 /// The longest that a nudge keeps a worker, so that another worker takes the next one.
 const KEPT: Duration = Duration::from_micros(200);
 
-/// Tells those who wait for a verb that threads are asked to come by.
+/// Tells those who wait for a verb that threads are asked to come by, or that the end is near.
 static ATTENDED: Notify = Notify::const_new();
+
+/// How long whoever waits for a verb waits awake, when its end is said to be near.
+const NEAR_END: Duration = Duration::from_micros(200);
+
+/// How many wait for a verb.
+static ATTENDING: AtomicUsize = AtomicUsize::new(0);
+
+/// The end of what the only one waits for is near.
+static NEAR: AtomicBool = AtomicBool::new(false);
 
 /// Has all threads run what they owe, for at most `patience`; tells whether nothing is owed any more. Who has
 /// not come by is still asked to.
@@ -97,8 +107,9 @@ async fn nothing_owed(residue: &Residue) {
     }
 }
 
-/// Waits for `future`, and meanwhile runs what the thread that waits owes.
+/// Waits for `future`, and meanwhile runs what the thread that waits owes. When the end is near, it waits awake.
 pub(crate) async fn attend<T>(future: impl Future<Output = T>) -> T {
+    let _attending = Attending::begin();
     let owing = async {
         loop {
             let told = ATTENDED.notified();
@@ -106,10 +117,51 @@ pub(crate) async fn attend<T>(future: impl Future<Output = T>) -> T {
             told.await;
         }
     };
+    let mut future = pin!(future);
+    let awake = poll_fn(|context| {
+        let mut polled = future.as_mut().poll(context);
+        if polled.is_pending() && !coordinator::is_in_step() && NEAR.swap(false, SeqCst) {
+            kernel::stay_awake(NEAR_END, || {
+                polled = future.as_mut().poll(context);
+                polled.is_ready()
+            });
+        }
+        polled
+    });
     tokio::select! {
         biased;
-        result = future => result,
+        result = awake => result,
         () = owing => unreachable!("a loop without an end"),
+    }
+}
+
+/// Somebody who waits for a verb, and not within another one.
+struct Attending(bool);
+
+impl Attending {
+    fn begin() -> Self {
+        let counts = !coordinator::is_in_step();
+        if counts {
+            ATTENDING.fetch_add(1, SeqCst);
+        }
+        Self(counts)
+    }
+}
+
+impl Drop for Attending {
+    fn drop(&mut self) {
+        if self.0 {
+            ATTENDING.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+/// Wakes the one who waits for a verb, a moment before its end: waking takes as long as what is left to do. Nobody is
+/// told where several wait, since nobody knows for whom it is.
+pub(crate) fn end_is_near() {
+    if ATTENDING.load(SeqCst) == 1 {
+        NEAR.store(true, SeqCst);
+        ATTENDED.notify_waiters();
     }
 }
 

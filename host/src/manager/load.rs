@@ -178,6 +178,7 @@ pub(crate) async fn make(
     let library = open(material.library.clone(), residue, shared.limits.loader)
         .await
         .map_err(Failure::at(SwapStep::Open))?;
+    flush::end_is_near();
     let services = Arc::new(ManagerServices::new(shared.bus.clone()));
     let lending = Lending::new(plan.id.clone(), plan.module, unique, plan.number, services);
     let module = create(shared, plan, library, lending, origin.clone())

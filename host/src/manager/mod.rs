@@ -183,7 +183,9 @@ impl ModuleManager {
                 Ok(entry.info())
             })
         });
-        work.await.unwrap_or_else(|_| Err(KernelError::Setup("the load came to no end".to_owned())))
+        flush::attend(work)
+            .await
+            .unwrap_or_else(|_| Err(KernelError::Setup("the load came to no end".to_owned())))
     }
 
     /// Swaps a module to another build. The work goes on when the caller does not wait for it, but is undone when
