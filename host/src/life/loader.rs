@@ -76,7 +76,7 @@ fn serve() {
     loader.served = !loader.jobs.is_empty();
     if loader.served {
         drop(loader);
-        pool::run(serve);
+        pool::later(serve);
     }
 }
 

@@ -4,10 +4,11 @@
 //! belongs to the process, not to a host: work begun here is finished here, whoever is dropped meanwhile.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        LazyLock,
+        Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -38,16 +39,14 @@ enum Job {
     Step(Runnable),
 }
 
-#[derive(Default)]
-struct Pool {
-    state: Mutex<State>,
-    work: Condvar,
-}
-
-#[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// How many of them a thread that is about to look for work looks for.
+    expected: usize,
     idle: usize,
+    /// Those of the idle ones that sleep. The last is woken first: what it used last is still in its processor's caches, and
+    /// those that are not needed get to end.
+    sleepers: Vec<Arc<Condvar>>,
     threads: usize,
     named: u64,
     /// Counts the sweeps.
@@ -69,11 +68,18 @@ impl State {
         format!("oxide-life-{}", self.named)
     }
 
+    /// Whether there is an idle thread for each job that none looks for, and for as many `more`.
+    fn has_idle(&self, more: usize) -> bool {
+        self.idle + self.expected >= self.jobs.len() + more
+    }
+
     /// Tells an idle thread of a new job.
-    fn tell(&self) {
+    fn tell(&mut self) {
         // One that lingers looks at the queue before it sleeps.
-        if !self.lingers || self.jobs.len() > 1 {
-            POOL.work.notify_one();
+        if (!self.lingers || self.jobs.len() > 1)
+            && let Some(sleeper) = self.sleepers.pop()
+        {
+            sleeper.notify_one();
         }
     }
 }
@@ -81,16 +87,26 @@ impl State {
 /// How many jobs wait, for those who look without the lock.
 static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
-static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
+static STATE: Mutex<State> = Mutex::new(State {
+    jobs: VecDeque::new(),
+    expected: 0,
+    idle: 0,
+    sleepers: Vec::new(),
+    threads: 0,
+    named: 0,
+    sweeps: 0,
+    lingers: false,
+});
 
 /// Runs `job` on a life thread, soon.
 pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
-    let mut state = POOL.state.lock();
+    let mut state = STATE.lock();
     state.push(Job::Work(Box::new(job)));
     if coordinator::takes_next_job() {
+        state.expected += 1;
         return;
     }
-    if state.idle >= state.jobs.len() {
+    if state.has_idle(0) {
         state.tell();
         return;
     }
@@ -107,7 +123,7 @@ pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
 
 fn start(name: String, serve: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name).spawn(serve) {
-        POOL.state.lock().threads -= 1;
+        STATE.lock().threads -= 1;
         tracing::error!(%error, "no thread for a module's work; it waits for one of the others");
     }
 }
@@ -120,8 +136,8 @@ fn prepare_thread() {
 
 /// Makes sure that there is another life thread, which has nothing to do, unless there are too many already.
 pub(super) fn ready_another() {
-    let mut state = POOL.state.lock();
-    if state.idle > 0 || state.threads >= MOST {
+    let mut state = STATE.lock();
+    if state.has_idle(1) || state.threads >= MOST {
         return;
     }
     let name = state.next_name();
@@ -138,8 +154,8 @@ pub(super) fn ready_another() {
 
 /// Has a life thread that has nothing to do carry on with a task; gives it back when there is none.
 pub(super) fn offer(task: Runnable) -> Result<(), Runnable> {
-    let mut state = POOL.state.lock();
-    if state.idle <= state.jobs.len() {
+    let mut state = STATE.lock();
+    if !state.has_idle(1) {
         return Err(task);
     }
     state.push(Job::Step(task));
@@ -161,16 +177,31 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 /// Has each life thread run what it owes to generations that are leaving: idle ones at once, the others when
 /// they are done with their work.
 pub(crate) fn sweep() {
-    POOL.state.lock().sweeps += 1;
-    POOL.work.notify_all();
+    let mut state = STATE.lock();
+    state.sweeps += 1;
+    for sleeper in state.sleepers.drain(..) {
+        sleeper.notify_one();
+    }
+}
+
+thread_local! {
+    static LATER: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// Has this life thread do something after the task that waits for its present work, unless that goes on with more: then
+/// another one does it.
+pub(super) fn later(work: fn()) {
+    LATER.set(Some(work));
 }
 
 fn serve() {
-    let mut swept = 0;
+    let work = Arc::new(Condvar::new());
+    let (mut swept, mut is_expected) = (0, false);
     loop {
         let mut lingered = false;
         let job = {
-            let mut state = POOL.state.lock();
+            let mut state = STATE.lock();
+            state.expected -= usize::from(is_expected);
             loop {
                 if let Some(job) = state.jobs.pop_front() {
                     QUEUED.store(state.jobs.len(), SeqCst);
@@ -189,8 +220,10 @@ fn serve() {
                     state.idle -= 1;
                     continue;
                 }
-                let timed_out = POOL.work.wait_for(&mut state, IDLE).timed_out();
+                state.sleepers.push(work.clone());
+                let timed_out = work.wait_for(&mut state, IDLE).timed_out();
                 state.idle -= 1;
+                state.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &work));
                 // As long as the loader is at work, who knows for how long, a new thread may have to wait for it.
                 if timed_out && state.jobs.is_empty() && !loader::is_at_work() {
                     state.threads -= 1;
@@ -198,7 +231,7 @@ fn serve() {
                 }
             }
         };
-        let is_expected = match job {
+        is_expected = match job {
             Some(Job::Work(work)) => {
                 run_work(work);
                 coordinator::carry_on(None)
@@ -206,6 +239,14 @@ fn serve() {
             Some(Job::Step(task)) => coordinator::carry_on(Some(task)),
             None => false,
         };
+        while let Some(work) = LATER.take() {
+            if is_expected {
+                run(work);
+            } else {
+                run_work(work);
+                is_expected = coordinator::carry_on(None);
+            }
+        }
         // Destructors may take their time, and nobody else has been told of the job that waits.
         if !is_expected {
             threads::flush_if_asked();
