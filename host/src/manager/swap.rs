@@ -366,20 +366,10 @@ impl Leaving {
             return self.bury(&Drain { drained: true, came_out: inside as u64, cancelled: 0 }).await;
         }
         let receipt = self.receipt_so_far(inside);
+        // Before anybody hears of the swap's end.
+        let listed = self.list_calls_inside();
         coordinator::spawn(async move {
             let _under_way = under_way;
-            let (seat, told) = (self.old.seat, self.entry.id.clone());
-            let (number, origin) = (self.old.generation.number, self.old.generation.origin.clone());
-            let path = origin.map(|origin| origin.path).unwrap_or_default();
-            let tell = move || Retained {
-                id: told.as_ref().to_owned(),
-                generation: number,
-                path: path.clone(),
-                retained_by: vec![calls_inside(seat.gate().inside())],
-            };
-            let is_mapped = matches!(self.old.generation.object, Object::Foreign(_));
-            let (unique, module) = (self.old.generation.unique, self.entry.number);
-            let listed = is_mapped.then(|| Lingering::list(unique, module, Box::new(tell)));
             let receipt = self.end_late(inside).await;
             drop(listed);
             if receipt.unmapped {
@@ -387,6 +377,23 @@ impl Leaving {
             }
         });
         receipt
+    }
+
+    /// Lists the generation as retained by its calls, if it is in a library.
+    fn list_calls_inside(&self) -> Option<Lingering> {
+        if matches!(self.old.generation.object, Object::InProcess(_)) {
+            return None;
+        }
+        let (seat, told) = (self.old.seat, self.entry.id.clone());
+        let (number, origin) = (self.old.generation.number, self.old.generation.origin.clone());
+        let path = origin.map(|origin| origin.path).unwrap_or_default();
+        let tell = move || Retained {
+            id: told.as_ref().to_owned(),
+            generation: number,
+            path: path.clone(),
+            retained_by: vec![calls_inside(seat.gate().inside())],
+        };
+        Some(Lingering::list(self.old.generation.unique, self.entry.number, Box::new(tell)))
     }
 
     /// Waits for the calls that are inside as long as the module is there; when it is unloaded, those that wait
