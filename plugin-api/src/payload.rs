@@ -52,6 +52,13 @@ impl Payload {
         self.as_bytes().is_empty()
     }
 
+    /// Replaces the bytes; in the same buffer when they fit. An argument that is filled with the reply goes back to its
+    /// caller without another allocation.
+    #[inline]
+    pub fn refill(&mut self, bytes: &[u8]) {
+        self.0.refill(bytes);
+    }
+
     /// The bytes as a vector; copied only when the other side of the wall made them.
     #[inline]
     pub fn into_vec(self) -> Vec<u8> {

@@ -6,8 +6,8 @@ use abi_stable::StableAbi;
 
 /// Owned bytes with their own way of being freed. Frozen.
 ///
-/// Whoever holds it may read it on any thread, and frees it by dropping it; `free` is code of the image
-/// (host or plugin) that made it.
+/// Whoever holds it may read it on any thread, write its `capacity` bytes when nobody else has it, and frees it by
+/// dropping it; `free` is code of the image (host or plugin) that made it.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct FfiBytes {
@@ -71,6 +71,19 @@ impl FfiBytes {
         unsafe { slice::from_raw_parts(self.data, self.len) }
     }
 
+    /// Replaces the bytes: in the same buffer, whoever made it, when they fit, and in one of this image's when not.
+    #[inline]
+    pub fn refill(&mut self, bytes: &[u8]) {
+        if bytes.len() > self.capacity {
+            *self = Self::from_vec(bytes.to_vec());
+            return;
+        }
+        // SAFETY: the maker's buffer has `capacity` bytes (`from_vec`, or none at all), and they fit. It is this
+        // value's alone, so `bytes` are none of it.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.data, bytes.len()) };
+        self.len = bytes.len();
+    }
+
     /// Whether this image made them, so that they need no copy to outlive the other image.
     #[inline]
     pub fn is_ours(&self) -> bool {
@@ -114,6 +127,22 @@ mod tests {
         let address = bytes.as_ptr();
         let back = FfiBytes::from_vec(bytes).into_vec();
         assert_eq!((back.as_ptr(), back.as_slice()), (address, &[1, 2, 3][..]));
+    }
+
+    #[test]
+    fn other_bytes_go_into_the_same_buffer_when_they_fit() {
+        let mut bytes = FfiBytes::from_vec(Vec::with_capacity(4));
+        let address = bytes.as_slice().as_ptr();
+        for fits in [&[1, 2, 3, 4][..], &[5], &[]] {
+            bytes.refill(fits);
+            assert_eq!((bytes.as_slice().as_ptr(), bytes.as_slice()), (address, fits));
+        }
+        bytes.refill(&[1, 2, 3, 4, 5]);
+        assert_eq!(bytes.into_vec(), [1, 2, 3, 4, 5]);
+        let mut none = FfiBytes::empty();
+        none.refill(&[]);
+        none.refill(&[6]);
+        assert_eq!(none.into_vec(), [6]);
     }
 
     #[test]
