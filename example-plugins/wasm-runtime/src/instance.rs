@@ -1,9 +1,9 @@
 //! A guest and its instances, whatever their kind.
 
-use oxide_plugin_api::{Envelope, ModuleMetadata, Result, SavedState};
+use oxide_plugin_api::{Envelope, ModuleMetadata, Payload, Result, SavedState};
 use wasmtime::{Engine, Store};
 
-use crate::{compiled::Compiled, component, config::Limits, core, store::Data};
+use crate::{call::Call, compiled::Compiled, component, config::Limits, core, store::Data};
 
 /// A guest that was compiled and whose imports are there.
 pub(crate) enum Guest {
@@ -48,6 +48,27 @@ impl Guest {
     }
 }
 
+impl Instance {
+    /// Answers a call, and gives itself back.
+    pub(crate) fn called(self, method: &str, payload: Payload) -> Call {
+        match self {
+            Self::Core(instance) => instance.called(method, payload),
+            Self::Component(instance) => instance.called(method, payload),
+        }
+    }
+}
+
+/// Puts a reply into the buffer that the call's argument came in: the caller made it, and gets it back as it is. A small
+/// reply does not keep a large buffer.
+pub(crate) fn fill(argument: &mut Payload, reply: &[u8]) {
+    const SMALL: usize = 4 << 10;
+    if argument.len() <= SMALL || argument.len() / 4 <= reply.len() {
+        argument.refill(reply);
+    } else {
+        *argument = reply.into();
+    }
+}
+
 /// Writes the hooks of both kinds.
 macro_rules! either {
     ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
@@ -74,7 +95,6 @@ either! {
     configure(config: &str) -> ();
     restore_state(state: &SavedState) -> ();
     start() -> ();
-    invoke(method: &str, payload: &[u8]) -> Vec<u8>;
     on_message(envelope: &Envelope) -> ();
     save_state() -> Option<SavedState>;
     stop() -> ();

@@ -30,6 +30,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod ticker;
+mod turns;
 #[cfg(feature = "wasi")]
 mod wasi;
 

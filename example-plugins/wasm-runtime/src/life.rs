@@ -1,6 +1,7 @@
 //! The life of a guest: its instance, who is inside, and what becomes of it when a call ends badly.
 
 use std::{
+    future::poll_fn,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex as StdMutex, OnceLock, PoisonError,
@@ -9,9 +10,6 @@ use std::{
     time::Duration,
 };
 
-// Not tokio's: that leaves a thread-local on each caller's thread, and each would have to come by before the engine can
-// be unmapped.
-use async_lock::Mutex;
 use oxide_plugin_api::{
     Envelope, Error, MessageBus, ModuleMetadata, Payload, Result, SavedState, task::JoinHandle, tracing,
 };
@@ -21,13 +19,14 @@ use wasmtime::Engine;
 use crate::wasi::Reactor;
 use crate::{
     cache::{Cache, Key},
-    call::{Call, Invocation, Turn},
+    call::{Call, Invocation, Said},
     compiled::{Compiled, Kind},
     config::{Config, Limits},
     fault,
     instance::{Ended, Guest, Instance},
     store::{self, Data},
     ticker::Ticker,
+    turns::Turns,
 };
 
 /// A guest under management.
@@ -38,14 +37,13 @@ pub(crate) struct Life {
 
 /// What a call needs, also one whose caller has gone away.
 pub(crate) struct Shared {
-    /// The instance, unless somebody is inside, who takes it out. Who leaves it in the middle takes it along, so that
-    /// nobody enters an instance whose last call did not end.
-    pub(crate) slot: Arc<Mutex<Option<Instance>>>,
+    /// The instance, and who is inside.
+    pub(crate) turns: Arc<Turns<Instance>>,
     /// The call that goes on without its caller.
     deserted: StdMutex<Option<JoinHandle<()>>>,
     guest: Guest,
     engine: Engine,
-    ticker: Ticker,
+    _ticker: Ticker,
     tick: Duration,
     limits: Limits,
     /// What the guest's `configure` gets.
@@ -69,11 +67,12 @@ impl Life {
         let compiled = compiled(&engine, &config, guest).map_err(named)?;
         let linked = Guest::link(&engine, &compiled, config.stem(), &config.wasm).map_err(named)?;
         let tick = Ticker::tick(config.wasm.call_time());
+        let turns = Arc::<Turns<Instance>>::default();
         let shared = Shared {
-            slot: Arc::default(),
             deserted: StdMutex::default(),
             guest: linked,
-            ticker: Ticker::new(&engine, tick),
+            _ticker: Ticker::new(&engine, tick, turns.clone()),
+            turns,
             engine,
             tick,
             config: config.config.to_string(),
@@ -93,8 +92,8 @@ impl Life {
 
     /// Gives the guest the bus.
     pub(crate) async fn connect(&self, bus: MessageBus) -> Result<()> {
-        let mut slot = self.shared.slot.lock().await;
-        if let Some(instance) = slot.as_mut() {
+        let mut turn = self.shared.turns.wait().await;
+        if let Some(instance) = turn.kept.as_mut() {
             instance.store().data_mut().bus = Some(bus.clone());
         }
         let _ = self.shared.bus.set(bus);
@@ -127,7 +126,7 @@ impl Life {
     }
 
     /// Answers a call. One that is inside goes on when this future is dropped.
-    pub(crate) fn invoke(&self, method: &str, payload: Payload) -> Invocation<'_> {
+    pub(crate) fn invoke<'a, 'm>(&'a self, method: &'m str, payload: Payload) -> Invocation<'a, 'm> {
         Invocation::new(&self.shared, method, payload)
     }
 
@@ -139,7 +138,7 @@ impl Life {
             call.await;
         }
         self.shared.started.store(false, Ordering::Relaxed);
-        if self.shared.slot.lock().await.is_none() {
+        if self.shared.turns.wait().await.kept.is_none() {
             return Ok(());
         }
         self.shared.hook("stop", |one| Box::pin(one.stop())).await
@@ -189,16 +188,16 @@ fn compiled(engine: &Engine, config: &Config, guest: &[u8]) -> Result<Compiled> 
 impl Shared {
     /// The first instance: says what it is, and is configured.
     async fn begin(&self) -> Result<ModuleMetadata> {
+        let mut turn = self.turns.wait().await;
         let mut instance = self.made().await?;
         let metadata = self.run(&mut instance, "metadata", |one| Box::pin(one.metadata())).await?;
         self.configure(&mut instance).await?;
-        *self.slot.lock().await = Some(instance);
+        turn.kept = Some(instance);
         Ok(metadata)
     }
 
     /// A fresh instance, and no more than that.
     async fn made(&self) -> Result<Instance> {
-        let _at_work = self.ticker.at_work();
         let data = Data::new(&self.limits, self.tick, self.bus.get().cloned())?;
         let store = store::new(&self.engine, data);
         let made = self.inside(pin!(self.guest.instantiate(store))).await;
@@ -236,9 +235,9 @@ impl Shared {
 
     /// Whether there is an instance, be it a fresh one.
     async fn revived(&self) -> Option<()> {
-        let mut slot = self.slot.lock().await;
-        match self.taken(&mut slot).await {
-            Ok(instance) => *slot = Some(instance),
+        let mut turn = self.turns.wait().await;
+        match self.taken(&mut turn.kept).await {
+            Ok(instance) => turn.kept = Some(instance),
             Err(error) => {
                 tracing::warn!("there is no state to save: {}", crate::host::line(&error));
                 return None;
@@ -253,13 +252,12 @@ impl Shared {
         name: &str,
         hook: impl for<'a> FnOnce(&'a mut Instance) -> Boxed<'a, T> + Send,
     ) -> Result<T> {
-        let mut slot = self.slot.lock().await;
-        let mut instance = self.taken(&mut slot).await?;
-        let _at_work = self.ticker.at_work();
+        let mut turn = self.turns.wait().await;
+        let mut instance = self.taken(&mut turn.kept).await?;
         store::begin(instance.store());
         match self.inside(hook(&mut instance)).await {
             Ok(said) => {
-                *slot = Some(instance);
+                turn.kept = Some(instance);
                 said
             }
             Err(fault) => Err(self.lost(&mut instance, name, &fault)),
@@ -273,7 +271,6 @@ impl Shared {
         name: &str,
         hook: impl for<'a> FnOnce(&'a mut Instance) -> Boxed<'a, T> + Send,
     ) -> Result<T> {
-        let _at_work = self.ticker.at_work();
         store::begin(instance.store());
         let ended = self.inside(hook(instance)).await;
         ended.map_err(|fault| {
@@ -283,24 +280,32 @@ impl Shared {
     }
 
     /// A call whose turn it is.
-    pub(crate) fn call(self: Arc<Self>, mut turn: Turn, method: String, payload: Payload) -> Call {
-        Box::pin(async move {
-            let mut instance = match turn.take() {
-                Some(instance) => instance,
-                None => Box::pin(self.taken(&mut turn)).await?,
-            };
-            let _at_work = self.ticker.at_work();
-            store::begin(instance.store());
-            // In its place at once: passing a future on moves it, and this one is large.
-            let ended = self.inside(pin!(instance.invoke(&method, payload.as_bytes()))).await;
-            match ended {
-                Ok(said) => {
-                    *turn = Some(instance);
-                    said.map(Payload::from)
-                }
-                Err(fault) => Err(self.lost(&mut instance, "invoke", &fault)),
+    pub(crate) fn call(self: &Arc<Self>, instance: Option<Instance>, method: &str, payload: Payload) -> Call {
+        match instance {
+            Some(instance) => instance.called(method, payload),
+            None => {
+                let (shared, method) = (self.clone(), method.to_owned());
+                Box::pin(async move {
+                    let instance = shared.taken(&mut None).await?;
+                    instance.called(&method, payload).await
+                })
             }
-        })
+        }
+    }
+
+    /// Puts the instance back after a call, unless it cannot go on; gives what was said.
+    pub(crate) fn ended(
+        &self,
+        place: &mut Option<Instance>,
+        ended: Result<(Instance, Ended<Said>)>,
+    ) -> Result<Said> {
+        match ended? {
+            (instance, Ok(said)) => {
+                *place = Some(instance);
+                said
+            }
+            (mut instance, Err(fault)) => Err(self.lost(&mut instance, "invoke", &fault)),
+        }
     }
 
     /// Remembers a task that a call goes on in, for `stop`.
@@ -318,18 +323,19 @@ impl Shared {
     }
 
     /// Polls within the runtime that WASI needs, where there is one.
-    #[cfg(feature = "wasi")]
     async fn inside<F: Future + Unpin>(&self, mut future: F) -> F::Output {
-        let Some(runtime) = self.reactor.handle() else { return future.await };
-        std::future::poll_fn(|context| {
-            let _entered = runtime.enter();
-            Pin::new(&mut future).poll(context)
-        })
-        .await
+        poll_fn(|context| self.within(|| Pin::new(&mut future).poll(context))).await
+    }
+
+    #[cfg(feature = "wasi")]
+    #[inline]
+    pub(crate) fn within<T>(&self, poll: impl FnOnce() -> T) -> T {
+        let _entered = self.reactor.handle().map(tokio::runtime::Handle::enter);
+        poll()
     }
 
     #[cfg(not(feature = "wasi"))]
-    async fn inside<F: Future + Unpin>(&self, future: F) -> F::Output {
-        future.await
+    pub(crate) fn within<T>(&self, poll: impl FnOnce() -> T) -> T {
+        poll()
     }
 }

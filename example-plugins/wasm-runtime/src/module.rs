@@ -3,7 +3,7 @@
 use oxide_plugin_api::prelude::*;
 use serde_json::Value;
 
-use crate::{config::Config, life::Life};
+use crate::{call::Invocation, config::Config, life::Life};
 
 /// The engine, and the guest it was given.
 #[derive(Default)]
@@ -50,8 +50,10 @@ impl WasmModule for WasmRuntime {
     }
 
     fn invoke(&self, method: &str, payload: Payload) -> impl Future<Output = Result<Payload>> + Send {
-        let invocation = self.guest().map(|guest| guest.invoke(method, payload));
-        async move { invocation?.await }
+        match self.guest() {
+            Ok(guest) => guest.invoke(method, payload),
+            Err(why) => Invocation::refused(why),
+        }
     }
 
     async fn on_message(&self, envelope: Envelope) -> Result<()> {

@@ -2,14 +2,24 @@
 
 mod imports;
 
-use oxide_plugin_api::{Envelope, Error, ModuleKind, ModuleMetadata, Result, SavedState, serde_json};
+use std::pin::pin;
+
+use oxide_plugin_api::{
+    Envelope, Error, ModuleKind, ModuleMetadata, Payload, Result, SavedState, serde_json,
+};
 use wasmtime::{
     Engine, Store,
     component::{Component, Linker},
 };
 
 use self::bindings::{Module, ModulePre, oxide::module::types};
-use crate::{config::Allow, fault, instance::Ended, store::Data};
+use crate::{
+    call::{Call, Said},
+    config::Allow,
+    fault,
+    instance::{Ended, fill},
+    store::{self, Data},
+};
 
 mod bindings {
     #![allow(missing_docs, unreachable_pub, reason = "wasmtime writes it")]
@@ -80,8 +90,21 @@ impl Instance {
         said(self.exports.call_stop(&mut self.store).await)
     }
 
-    pub(crate) async fn invoke(&mut self, method: &str, payload: &[u8]) -> Ended<Vec<u8>> {
-        said(self.exports.call_invoke(&mut self.store, method, payload).await)
+    /// Answers a call, and gives itself back.
+    pub(crate) fn called(mut self: Box<Self>, method: &str, mut payload: Payload) -> Call {
+        store::begin(&mut self.store);
+        let method = method.to_owned();
+        Box::pin(async move {
+            // In its place at once: passing a future on moves it, and this one is large.
+            let reply = pin!(self.exports.call_invoke(&mut self.store, &method, payload.as_bytes())).await;
+            let ended = said(reply).map(|said| {
+                said.map(|reply| {
+                    fill(&mut payload, &reply);
+                    Said::Reply(payload)
+                })
+            });
+            Ok((crate::instance::Instance::Component(self), ended))
+        })
     }
 
     pub(crate) async fn on_message(&mut self, envelope: &Envelope) -> Ended<()> {

@@ -1,14 +1,22 @@
 //! The small ABI: what a core module exports, and how bytes go in and out.
 
-use oxide_plugin_api::SavedState;
+use std::pin::pin;
+
+use oxide_plugin_api::{Payload, SavedState};
 use wasmtime::{Extern, Instance, Memory, Result, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::broken;
-use crate::store::{self, Data};
+use crate::{
+    instance::fill,
+    store::{self, Data},
+};
 
-/// What an exported function gave.
-pub(crate) enum Outcome {
-    Bytes(Vec<u8>),
+/// What `oxide_invoke` takes.
+pub(crate) type Arguments = (u32, u32, u32, u32);
+
+/// What an exported function gave; `T` is what its bytes were copied to.
+pub(crate) enum Outcome<T = Vec<u8>> {
+    Bytes(T),
     /// -1: there is no such method, or no state.
     Nothing,
     /// -2: it failed.
@@ -27,7 +35,7 @@ pub(crate) struct Abi {
     memory: Memory,
     alloc: TypedFunc<u32, u32>,
     free: TypedFunc<(u32, u32), ()>,
-    invoke: TypedFunc<(u32, u32, u32, u32), i64>,
+    invoke: TypedFunc<Arguments, i64>,
     /// What the last call's bytes were written to: pointer and length, as `alloc` gave it.
     buffer: (u32, u32),
     only_async: bool,
@@ -55,16 +63,44 @@ impl Abi {
         })
     }
 
-    /// Answers a call.
-    pub(crate) async fn invoke(
+    /// Writes what a call is given, when the buffer is large enough.
+    pub(crate) fn give(
+        &self,
+        store: &mut Store<Data>,
+        method: &str,
+        input: &[u8],
+    ) -> Option<Result<Arguments>> {
+        let length = input.len().checked_add(method.len())?;
+        if length > self.buffer.1 as usize {
+            return None;
+        }
+        let given = self.copy_in(store, [input, method.as_bytes()]);
+        Some(given.map(|[input, method]| (method.0, method.1, input.0, input.1)))
+    }
+
+    /// Writes what a call is given.
+    pub(crate) async fn give_all(
         &mut self,
         store: &mut Store<Data>,
         method: &str,
         input: &[u8],
-    ) -> Result<Outcome> {
+    ) -> Result<Arguments> {
         let [input, method] = self.write(store, [input, method.as_bytes()]).await?;
-        let packed = self.invoke.call_async(&mut *store, (method.0, method.1, input.0, input.1)).await?;
-        self.outcome(store, "oxide_invoke", packed).await
+        Ok((method.0, method.1, input.0, input.1))
+    }
+
+    /// Answers a call. The answer goes into the buffer that the input came in, where that is not much too large.
+    pub(crate) async fn invoke(
+        &mut self,
+        store: &mut Store<Data>,
+        arguments: Arguments,
+        reply: &mut Payload,
+    ) -> Result<Outcome<()>> {
+        // In its place at once: passing a future on moves it, and this one is large.
+        let packed = pin!(self.invoke.call_async(&mut *store, arguments)).await?;
+        let (outcome, answer) = self.copy_out(store, "oxide_invoke", packed, |bytes| fill(reply, bytes))?;
+        self.release(store, answer).await?;
+        Ok(outcome)
     }
 
     /// Calls a hook that takes no bytes, or one lot of them. `None` when the guest has no such hook.
@@ -159,18 +195,19 @@ impl Abi {
 
     /// What a function's result means; its bytes are copied, and freed.
     async fn outcome(&mut self, store: &mut Store<Data>, name: &str, packed: i64) -> Result<Outcome> {
-        let (outcome, answer) = self.copy_out(store, name, packed)?;
+        let (outcome, answer) = self.copy_out(store, name, packed, <[u8]>::to_vec)?;
         self.release(store, answer).await?;
         Ok(outcome)
     }
 
     /// Copies what a function gave; tells what of it is to be freed, which is nothing when it lies in the buffer.
-    fn copy_out(
+    fn copy_out<T>(
         &self,
         store: &Store<Data>,
         name: &str,
         packed: i64,
-    ) -> Result<(Outcome, Option<(u32, u32)>)> {
+        copy: impl FnOnce(&[u8]) -> T,
+    ) -> Result<(Outcome<T>, Option<(u32, u32)>)> {
         // Neither can be a pointer and a length: the end would be beyond any 32-bit memory.
         match packed {
             -1 => return Ok((Outcome::Nothing, None)),
@@ -179,7 +216,7 @@ impl Abi {
         }
         let [pointer, length] = [(packed as u64 >> 32) as u32, packed as u32];
         if length == 0 {
-            return Ok((Outcome::Bytes(Vec::new()), None));
+            return Ok((Outcome::Bytes(copy(&[])), None));
         }
         let bytes = range(pointer, length).and_then(|range| self.memory.data(store).get(range));
         let Some(bytes) = bytes else {
@@ -189,7 +226,7 @@ impl Abi {
         };
         let buffer = self.buffer.0..self.buffer.0.saturating_add(self.buffer.1);
         let answer = (!buffer.contains(&pointer)).then_some((pointer, length));
-        Ok((Outcome::Bytes(bytes.to_vec()), answer))
+        Ok((Outcome::Bytes(copy(bytes)), answer))
     }
 
     /// Frees an answer, and the buffer when it is a large one.

@@ -3,15 +3,20 @@
 mod abi;
 mod imports;
 
-use oxide_plugin_api::{Envelope, Error, ModuleKind, ModuleMetadata, Result, SavedState, serde_json};
+use std::future::ready;
+
+use oxide_plugin_api::{
+    Envelope, Error, ModuleKind, ModuleMetadata, Payload, Result, SavedState, serde_json,
+};
 use serde::Deserialize;
 use wasmtime::{Engine, InstancePre, Linker, Module, Store};
 
 use self::abi::{Abi, Outcome};
 use crate::{
+    call::{Call, Said},
     fault::{self, Broken},
     instance::Ended,
-    store::Data,
+    store::{self, Data},
 };
 
 /// A guest that was compiled and whose imports are there.
@@ -136,12 +141,39 @@ impl Instance {
         }
     }
 
-    pub(crate) async fn invoke(&mut self, method: &str, payload: &[u8]) -> Ended<Vec<u8>> {
-        Ok(match self.abi.invoke(&mut self.store, method, payload).await? {
-            Outcome::Bytes(bytes) => Ok(bytes),
-            Outcome::Nothing => Err(Error::unknown_method(method)),
+    /// Answers a call, and gives itself back.
+    pub(crate) fn called(mut self: Box<Self>, method: &str, mut payload: Payload) -> Call {
+        store::begin(&mut self.store);
+        let wrapped = crate::instance::Instance::Core;
+        match self.abi.give(&mut self.store, method, payload.as_bytes()) {
+            // The usual case, with as little as possible in the box.
+            Some(Ok(arguments)) => Box::pin(async move {
+                let outcome = self.abi.invoke(&mut self.store, arguments, &mut payload).await;
+                let ended = outcome.map(|outcome| self.said(outcome, payload));
+                Ok((wrapped(self), ended))
+            }),
+            Some(Err(fault)) => Box::pin(ready(Ok((wrapped(self), Err(fault))))),
+            None => {
+                let method = method.to_owned();
+                Box::pin(async move {
+                    let given = self.abi.give_all(&mut self.store, &method, payload.as_bytes()).await;
+                    let outcome = match given {
+                        Ok(arguments) => self.abi.invoke(&mut self.store, arguments, &mut payload).await,
+                        Err(fault) => Err(fault),
+                    };
+                    let ended = outcome.map(|outcome| self.said(outcome, payload));
+                    Ok((wrapped(self), ended))
+                })
+            }
+        }
+    }
+
+    fn said(&mut self, outcome: Outcome<()>, reply: Payload) -> Result<Said> {
+        match outcome {
+            Outcome::Bytes(()) => Ok(Said::Reply(reply)),
+            Outcome::Nothing => Ok(Said::NoSuchMethod),
             Outcome::Failed => Err(self.failure()),
-        })
+        }
     }
 
     async fn optional(&mut self, name: &'static str, arguments: &[&[u8]]) -> Ended<()> {
