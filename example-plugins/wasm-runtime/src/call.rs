@@ -10,14 +10,26 @@ use std::{
 use oxide_plugin_api::{Error, Payload, Result, task, tracing};
 
 use crate::{
-    instance::{Ended, Instance},
+    instance::Instance,
     life::Shared,
     turns::{Turn, Turns, Wait},
 };
 
-/// A call that is inside. It owns all it needs, and gives the instance back with what it came to; an error when there
-/// was none and none could be made.
-pub(crate) type Call = Pin<Box<dyn Future<Output = Result<(Instance, Ended<Said>)>> + Send>>;
+/// A call that is inside. It owns all it needs.
+pub(crate) type Call = Pin<Box<dyn Future<Output = Answered> + Send>>;
+
+/// Gives the instance back, which has what the call came to; an error when there was none and none could be made.
+pub(crate) type Answered = std::result::Result<Instance, Box<Error>>;
+
+/// `Box::pin` of a future that is large and empty yet: it is made in its box, which is there before it, and not copied
+/// there.
+macro_rules! in_place {
+    ($future:expr) => {{
+        let boxed = Box::write(Box::new_uninit(), $future);
+        Box::into_pin(boxed)
+    }};
+}
+pub(crate) use in_place;
 
 /// What a guest said to a call.
 pub(crate) enum Said {
@@ -67,6 +79,7 @@ impl<'a, 'm> Invocation<'a, 'm> {
     }
 
     /// Polls a call that is inside.
+    #[inline(always)]
     fn inside(
         &mut self,
         shared: &'a Arc<Shared>,

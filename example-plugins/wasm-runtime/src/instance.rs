@@ -3,7 +3,14 @@
 use oxide_plugin_api::{Envelope, ModuleMetadata, Payload, Result, SavedState};
 use wasmtime::{Engine, Store};
 
-use crate::{call::Call, compiled::Compiled, component, config::Limits, core, store::Data};
+use crate::{
+    call::{Call, Said},
+    compiled::Compiled,
+    component,
+    config::Limits,
+    core,
+    store::Data,
+};
 
 /// A guest that was compiled and whose imports are there.
 pub(crate) enum Guest {
@@ -54,6 +61,14 @@ impl Instance {
         match self {
             Self::Core(instance) => instance.called(method, payload),
             Self::Component(instance) => instance.called(method, payload),
+        }
+    }
+
+    /// What the last call came to, once.
+    pub(crate) fn take_ended(&mut self) -> Option<Ended<Said>> {
+        match self {
+            Self::Core(instance) => instance.ended.take(),
+            Self::Component(instance) => instance.ended.take(),
         }
     }
 }

@@ -19,7 +19,7 @@ use wasmtime::Engine;
 use crate::wasi::Reactor;
 use crate::{
     cache::{Cache, Key},
-    call::{Call, Invocation, Said},
+    call::{Answered, Call, Invocation, Said},
     compiled::{Compiled, Kind},
     config::{Config, Limits},
     fault,
@@ -286,7 +286,7 @@ impl Shared {
             None => {
                 let (shared, method) = (self.clone(), method.to_owned());
                 Box::pin(async move {
-                    let instance = shared.taken(&mut None).await?;
+                    let instance = shared.taken(&mut None).await.map_err(Box::new)?;
                     instance.called(&method, payload).await
                 })
             }
@@ -294,17 +294,16 @@ impl Shared {
     }
 
     /// Puts the instance back after a call, unless it cannot go on; gives what was said.
-    pub(crate) fn ended(
-        &self,
-        place: &mut Option<Instance>,
-        ended: Result<(Instance, Ended<Said>)>,
-    ) -> Result<Said> {
-        match ended? {
-            (instance, Ok(said)) => {
+    #[inline(always)]
+    pub(crate) fn ended(&self, place: &mut Option<Instance>, answered: Answered) -> Result<Said> {
+        let mut instance = answered.map_err(|why| *why)?;
+        match instance.take_ended() {
+            Some(Ok(said)) => {
                 *place = Some(instance);
                 said
             }
-            (mut instance, Err(fault)) => Err(self.lost(&mut instance, "invoke", &fault)),
+            Some(Err(fault)) => Err(self.lost(&mut instance, "invoke", &fault)),
+            None => unreachable!("a call that has ended says so"),
         }
     }
 
@@ -314,6 +313,7 @@ impl Shared {
     }
 
     /// Says what became of an instance that cannot go on.
+    #[cold]
     fn lost(&self, instance: &mut Instance, name: &str, fault: &wasmtime::Error) -> Error {
         let why = fault::error(instance.store(), fault, self.limits.stack);
         tracing::warn!(

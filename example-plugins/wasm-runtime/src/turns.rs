@@ -184,7 +184,7 @@ impl<T> Turn<T, &Turns<T>> {
 }
 
 impl<T, P: Deref<Target = Turns<T>>> Drop for Turn<T, P> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: this is the turn.
         unsafe { *self.turns.kept.get() = self.kept.take() };
@@ -263,5 +263,153 @@ impl<T> Drop for Wait<'_, T> {
         drop(line);
         drop(left);
         wake(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::AtomicUsize,
+        task::Wake,
+        thread::{self, Thread},
+    };
+
+    use super::*;
+
+    struct Woken(AtomicUsize, Thread);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+            self.1.unpark();
+        }
+    }
+
+    fn woken() -> (Arc<Woken>, Waker) {
+        let woken = Arc::new(Woken(AtomicUsize::new(0), thread::current()));
+        (woken.clone(), woken.into())
+    }
+
+    fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+        Pin::new(future).poll(&mut Context::from_waker(waker))
+    }
+
+    fn with(kept: u64) -> Turns<u64> {
+        let turns = Turns::default();
+        turns.now().expect("nobody is inside").kept = Some(kept);
+        turns
+    }
+
+    #[test]
+    fn one_is_inside_and_finds_what_the_last_one_left() {
+        let turns = with(7);
+        let mut turn = turns.now().unwrap();
+        assert_eq!(turn.kept, Some(7));
+        assert!(turns.now().is_none() && turns.taken());
+        turn.kept = None;
+        drop(turn);
+        assert!(!turns.taken());
+        assert_eq!(turns.now().unwrap().kept, None);
+    }
+
+    #[test]
+    fn they_come_in_as_they_stand_in_the_line() {
+        let turns = with(0);
+        let turn = turns.now().unwrap();
+        let (woken, waker) = woken();
+        let mut line: VecDeque<_> = (0..3).map(|_| turns.wait()).collect();
+        assert!(line.iter_mut().all(|wait| poll(wait, &waker).is_pending()));
+        drop(turn);
+        for nth in 1..=3 {
+            assert_eq!(woken.0.load(SeqCst), nth);
+            assert!(line.iter_mut().skip(1).all(|wait| poll(wait, &waker).is_pending()));
+            let mut first = line.pop_front().unwrap();
+            assert!(poll(&mut first, &waker).is_ready());
+        }
+        assert_eq!(turns.state.load(SeqCst), 0);
+    }
+
+    #[test]
+    fn nobody_is_passed_over_twice() {
+        let turns = with(0);
+        let (_, waker) = woken();
+        let turn = turns.now().unwrap();
+        let mut waits = turns.wait();
+        assert!(poll(&mut waits, &waker).is_pending());
+        drop(turn);
+        let quicker = turns.now().expect("it is free, and the first does not come");
+        assert!(poll(&mut waits, &waker).is_pending());
+        drop(quicker);
+        assert!(turns.now().is_none(), "it is the first one's");
+        assert!(poll(&mut waits, &waker).is_ready());
+    }
+
+    #[test]
+    fn who_leaves_the_line_lets_the_next_one_in() {
+        let turns = with(0);
+        let (woken, waker) = woken();
+        for given in [false, true] {
+            let turn = turns.now().unwrap();
+            let (mut first, mut second) = (turns.wait(), turns.wait());
+            assert!(poll(&mut first, &waker).is_pending() && poll(&mut second, &waker).is_pending());
+            drop(turn);
+            if given {
+                let quicker = turns.now().unwrap();
+                assert!(poll(&mut first, &waker).is_pending());
+                drop(quicker);
+            }
+            let before = woken.0.load(SeqCst);
+            drop(first);
+            assert_eq!(woken.0.load(SeqCst), before + 1);
+            assert!(poll(&mut second, &waker).is_ready());
+            assert_eq!(turns.state.load(SeqCst), 0);
+        }
+    }
+
+    #[test]
+    fn the_clock_is_woken_by_whoever_comes() {
+        let turns = with(0);
+        let (woken, waker) = woken();
+        let context = Context::from_waker(&waker);
+        assert!(turns.poll_taken(&context).is_pending());
+        let turn = turns.now().unwrap();
+        assert_eq!(woken.0.load(SeqCst), 1);
+        assert!(turns.poll_taken(&context).is_ready());
+        drop(turn);
+        assert!(turns.poll_taken(&context).is_pending());
+        assert!(poll(&mut turns.wait(), &waker).is_ready());
+        assert_eq!(woken.0.load(SeqCst), 2);
+    }
+
+    #[test]
+    fn no_turn_is_lost_among_threads_that_come_wait_and_go_away() {
+        const ROUNDS: u64 = 20_000;
+        let turns = with(0);
+        thread::scope(|scope| {
+            for nth in 0..4 {
+                let turns = &turns;
+                scope.spawn(move || {
+                    let (_, waker) = woken();
+                    for round in 0..ROUNDS {
+                        if (round + nth) % 7 == 0 {
+                            // Goes away: at once, or when it had the turn.
+                            let _ = poll(&mut turns.wait(), &waker);
+                        }
+                        let mut wait = turns.wait();
+                        let mut turn = turns.now().unwrap_or_else(|| {
+                            loop {
+                                if let Poll::Ready(turn) = poll(&mut wait, &waker) {
+                                    break turn;
+                                }
+                                thread::park();
+                            }
+                        });
+                        turn.kept = turn.kept.map(|sum| sum + 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(turns.now().unwrap().kept, Some(4 * ROUNDS));
+        assert_eq!(turns.state.load(SeqCst), 0);
     }
 }

@@ -14,7 +14,7 @@ use wasmtime::{
 
 use self::bindings::{Module, ModulePre, oxide::module::types};
 use crate::{
-    call::{Call, Said},
+    call::{Call, Said, in_place},
     config::Allow,
     fault,
     instance::{Ended, fill},
@@ -40,6 +40,8 @@ pub(crate) struct Guest(ModulePre<Data>);
 pub(crate) struct Instance {
     pub(crate) store: Store<Data>,
     exports: Module,
+    /// What the last call came to.
+    pub(crate) ended: Option<Ended<Said>>,
 }
 
 impl Guest {
@@ -65,7 +67,7 @@ impl Guest {
         mut store: Store<Data>,
     ) -> std::result::Result<Instance, (Store<Data>, wasmtime::Error)> {
         match self.0.instantiate_async(&mut store).await {
-            Ok(exports) => Ok(Instance { store, exports }),
+            Ok(exports) => Ok(Instance { store, exports, ended: None }),
             Err(error) => Err((store, error)),
         }
     }
@@ -94,7 +96,7 @@ impl Instance {
     pub(crate) fn called(mut self: Box<Self>, method: &str, mut payload: Payload) -> Call {
         store::begin(&mut self.store);
         let method = method.to_owned();
-        Box::pin(async move {
+        in_place!(async move {
             // In its place at once: passing a future on moves it, and this one is large.
             let reply = pin!(self.exports.call_invoke(&mut self.store, &method, payload.as_bytes())).await;
             let ended = said(reply).map(|said| {
@@ -103,7 +105,8 @@ impl Instance {
                     Said::Reply(payload)
                 })
             });
-            Ok((crate::instance::Instance::Component(self), ended))
+            self.ended = Some(ended);
+            Ok(crate::instance::Instance::Component(self))
         })
     }
 

@@ -11,8 +11,11 @@ use crate::{
     store::{self, Data},
 };
 
+/// Pointer and length.
+type Place = (u32, u32);
+
 /// What `oxide_invoke` takes.
-pub(crate) type Arguments = (u32, u32, u32, u32);
+type Arguments = (u32, u32, u32, u32);
 
 /// What an exported function gave; `T` is what its bytes were copied to.
 pub(crate) enum Outcome<T = Vec<u8>> {
@@ -38,6 +41,8 @@ pub(crate) struct Abi {
     invoke: TypedFunc<Arguments, i64>,
     /// What the last call's bytes were written to: pointer and length, as `alloc` gave it.
     buffer: (u32, u32),
+    /// What the next call is given.
+    arguments: Arguments,
     only_async: bool,
 }
 
@@ -59,45 +64,46 @@ impl Abi {
             invoke: function(instance, store, "oxide_invoke", "(i32, i32, i32, i32) -> i64")?,
             instance: *instance,
             buffer: (0, 0),
+            arguments: (0, 0, 0, 0),
             only_async,
         })
     }
 
-    /// Writes what a call is given, when the buffer is large enough.
-    pub(crate) fn give(
-        &self,
-        store: &mut Store<Data>,
-        method: &str,
-        input: &[u8],
-    ) -> Option<Result<Arguments>> {
-        let length = input.len().checked_add(method.len())?;
+    /// Writes what the next call is given, when the buffer is large enough; tells whether it is.
+    pub(crate) fn give(&mut self, store: &mut Store<Data>, method: &str, input: &[u8]) -> Result<bool> {
+        let length = input.len().saturating_add(method.len());
         if length > self.buffer.1 as usize {
-            return None;
+            return Ok(false);
         }
-        let given = self.copy_in(store, [input, method.as_bytes()]);
-        Some(given.map(|[input, method]| (method.0, method.1, input.0, input.1)))
+        let given = self.copy_in(store, [input, method.as_bytes()])?;
+        self.given(given);
+        Ok(true)
     }
 
-    /// Writes what a call is given.
+    /// Writes what the next call is given.
     pub(crate) async fn give_all(
         &mut self,
         store: &mut Store<Data>,
         method: &str,
         input: &[u8],
-    ) -> Result<Arguments> {
-        let [input, method] = self.write(store, [input, method.as_bytes()]).await?;
-        Ok((method.0, method.1, input.0, input.1))
+    ) -> Result<()> {
+        let given = self.write(store, [input, method.as_bytes()]).await?;
+        self.given(given);
+        Ok(())
     }
 
-    /// Answers a call. The answer goes into the buffer that the input came in, where that is not much too large.
+    fn given(&mut self, [input, method]: [(u32, u32); 2]) {
+        self.arguments = (method.0, method.1, input.0, input.1);
+    }
+
+    /// Answers the call that was given. The answer goes into the buffer that the input came in, where that makes sense.
     pub(crate) async fn invoke(
         &mut self,
         store: &mut Store<Data>,
-        arguments: Arguments,
         reply: &mut Payload,
     ) -> Result<Outcome<()>> {
         // In its place at once: passing a future on moves it, and this one is large.
-        let packed = pin!(self.invoke.call_async(&mut *store, arguments)).await?;
+        let packed = pin!(self.invoke.call_async(&mut *store, self.arguments)).await?;
         let (outcome, answer) = self.copy_out(store, "oxide_invoke", packed, |bytes| fill(reply, bytes))?;
         self.release(store, answer).await?;
         Ok(outcome)
@@ -207,7 +213,7 @@ impl Abi {
         name: &str,
         packed: i64,
         copy: impl FnOnce(&[u8]) -> T,
-    ) -> Result<(Outcome<T>, Option<(u32, u32)>)> {
+    ) -> Result<(Outcome<T>, Option<Place>)> {
         // Neither can be a pointer and a length: the end would be beyond any 32-bit memory.
         match packed {
             -1 => return Ok((Outcome::Nothing, None)),

@@ -13,7 +13,7 @@ use wasmtime::{Engine, InstancePre, Linker, Module, Store};
 
 use self::abi::{Abi, Outcome};
 use crate::{
-    call::{Call, Said},
+    call::{Answered, Call, Said, in_place},
     fault::{self, Broken},
     instance::Ended,
     store::{self, Data},
@@ -33,6 +33,8 @@ pub(crate) struct Instance {
     pub(crate) store: Store<Data>,
     abi: Abi,
     stem: String,
+    /// What the last call came to.
+    pub(crate) ended: Option<Ended<Said>>,
 }
 
 /// What `oxide_metadata` gives, in JSON. What it leaves out, the file's name says.
@@ -70,7 +72,7 @@ impl Guest {
             Err(error) => Err(error),
         };
         match abi {
-            Ok(abi) => Ok(Instance { store, abi, stem: self.stem.clone() }),
+            Ok(abi) => Ok(Instance { store, abi, stem: self.stem.clone(), ended: None }),
             Err(error) => Err((store, error)),
         }
     }
@@ -144,36 +146,38 @@ impl Instance {
     /// Answers a call, and gives itself back.
     pub(crate) fn called(mut self: Box<Self>, method: &str, mut payload: Payload) -> Call {
         store::begin(&mut self.store);
-        let wrapped = crate::instance::Instance::Core;
         match self.abi.give(&mut self.store, method, payload.as_bytes()) {
             // The usual case, with as little as possible in the box.
-            Some(Ok(arguments)) => Box::pin(async move {
-                let outcome = self.abi.invoke(&mut self.store, arguments, &mut payload).await;
-                let ended = outcome.map(|outcome| self.said(outcome, payload));
-                Ok((wrapped(self), ended))
-            }),
-            Some(Err(fault)) => Box::pin(ready(Ok((wrapped(self), Err(fault))))),
-            None => {
+            Ok(true) => {
+                in_place!(async move {
+                    let outcome = self.abi.invoke(&mut self.store, &mut payload).await;
+                    self.ended(outcome, payload)
+                })
+            }
+            Ok(false) => {
                 let method = method.to_owned();
                 Box::pin(async move {
                     let given = self.abi.give_all(&mut self.store, &method, payload.as_bytes()).await;
                     let outcome = match given {
-                        Ok(arguments) => self.abi.invoke(&mut self.store, arguments, &mut payload).await,
+                        Ok(()) => self.abi.invoke(&mut self.store, &mut payload).await,
                         Err(fault) => Err(fault),
                     };
-                    let ended = outcome.map(|outcome| self.said(outcome, payload));
-                    Ok((wrapped(self), ended))
+                    self.ended(outcome, payload)
                 })
             }
+            Err(fault) => Box::pin(ready(self.ended(Err(fault), payload))),
         }
     }
 
-    fn said(&mut self, outcome: Outcome<()>, reply: Payload) -> Result<Said> {
-        match outcome {
-            Outcome::Bytes(()) => Ok(Said::Reply(reply)),
-            Outcome::Nothing => Ok(Said::NoSuchMethod),
-            Outcome::Failed => Err(self.failure()),
-        }
+    /// Keeps what a call came to.
+    fn ended(mut self: Box<Self>, outcome: wasmtime::Result<Outcome<()>>, reply: Payload) -> Answered {
+        self.ended = Some(match outcome {
+            Ok(Outcome::Bytes(())) => Ok(Ok(Said::Reply(reply))),
+            Ok(Outcome::Nothing) => Ok(Ok(Said::NoSuchMethod)),
+            Ok(Outcome::Failed) => Ok(Err(self.failure())),
+            Err(fault) => Err(fault),
+        });
+        Ok(crate::instance::Instance::Core(self))
     }
 
     async fn optional(&mut self, name: &'static str, arguments: &[&[u8]]) -> Ended<()> {
