@@ -3,7 +3,7 @@
 use wasmtime::{Config, Engine, Result};
 
 /// Room on the stack of a call for the host functions that it calls, and all below them.
-const HOST_STACK: usize = 1 << 20;
+pub(crate) const HOST_STACK: usize = 1 << 20;
 
 /// A fresh engine for one guest. `stack` is what the guest may use of the stack.
 pub(crate) fn new(stack: usize) -> Result<Engine> {

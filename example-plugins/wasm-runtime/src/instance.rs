@@ -34,7 +34,7 @@ impl Guest {
     /// When it imports what is not there, or exports too little.
     pub(crate) fn link(engine: &Engine, compiled: &Compiled, stem: &str, limits: &Limits) -> Result<Self> {
         Ok(match compiled {
-            Compiled::Core(module) => Self::Core(core::Guest::link(engine, module, stem)?),
+            Compiled::Core(module) => Self::Core(core::Guest::link(engine, module, stem, limits.stack)?),
             Compiled::Component(component) => {
                 Self::Component(component::Guest::link(engine, component, &limits.allow)?)
             }

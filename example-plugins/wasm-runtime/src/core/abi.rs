@@ -7,6 +7,7 @@ use wasmtime::{Extern, Instance, Memory, Result, Store, TypedFunc, WasmParams, W
 
 use super::broken;
 use crate::{
+    engine::HOST_STACK,
     instance::fill,
     store::{self, Data},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Abi {
     /// What the next call is given.
     arguments: Arguments,
     only_async: bool,
+    /// How much of the stack the guest may use.
+    stack: usize,
 }
 
 impl Abi {
@@ -51,7 +54,12 @@ impl Abi {
     ///
     /// # Errors
     /// When something is missing, or of another type.
-    pub(crate) fn of(instance: &Instance, store: &mut Store<Data>, only_async: bool) -> Result<Self> {
+    pub(crate) fn of(
+        instance: &Instance,
+        store: &mut Store<Data>,
+        only_async: bool,
+        stack: usize,
+    ) -> Result<Self> {
         let memory = match instance.get_export(&mut *store, "memory") {
             Some(Extern::Memory(memory)) if !memory.ty(&*store).is_64() => memory,
             Some(_) => return Err(broken("its export `memory` is not a 32-bit memory")),
@@ -66,6 +74,7 @@ impl Abi {
             buffer: (0, 0),
             arguments: (0, 0, 0, 0),
             only_async,
+            stack,
         })
     }
 
@@ -257,7 +266,7 @@ impl Abi {
         P: WasmParams + Send + Sync,
         R: WasmResults + Send + Sync,
     {
-        if self.only_async {
+        if self.only_async || !fits_here(self.stack) {
             return Box::pin(function.call_async(&mut *store, parameters)).await;
         }
         store::suspends(store, false);
@@ -265,6 +274,12 @@ impl Abi {
         store::suspends(store, true);
         result
     }
+}
+
+/// Whether a guest that may use `stack` bytes of it can be run on the stack of this thread, instead of one of its own:
+/// wasmtime holds it to the former, whatever there is of the latter.
+fn fits_here(stack: usize) -> bool {
+    stacker::remaining_stack().is_some_and(|left| left > stack + HOST_STACK)
 }
 
 fn range(pointer: u32, length: u32) -> Option<std::ops::Range<usize>> {

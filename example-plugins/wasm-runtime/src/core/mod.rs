@@ -24,6 +24,8 @@ pub(crate) struct Guest {
     linked: InstancePre<Data>,
     /// Its imports are such that every call has to stand on a stack of its own.
     only_async: bool,
+    /// How much of the stack it may use.
+    stack: usize,
     /// What it is called when it does not say.
     stem: String,
 }
@@ -52,14 +54,14 @@ impl Guest {
     ///
     /// # Errors
     /// When it imports what is not there.
-    pub(crate) fn link(engine: &Engine, module: &Module, stem: &str) -> Result<Self> {
+    pub(crate) fn link(engine: &Engine, module: &Module, stem: &str, stack: usize) -> Result<Self> {
         let mut linker = Linker::new(engine);
         imports::offer(&mut linker)?;
         imports::check(module)?;
         let linked = linker
             .instantiate_pre(module)
             .map_err(|error| fault::with_causes(&error).context("the guest's imports cannot be satisfied"))?;
-        Ok(Self { linked, only_async: imports::waits(module), stem: stem.to_owned() })
+        Ok(Self { linked, only_async: imports::waits(module), stack, stem: stem.to_owned() })
     }
 
     /// A fresh instance; its start function has run.
@@ -68,7 +70,7 @@ impl Guest {
         mut store: Store<Data>,
     ) -> std::result::Result<Instance, (Store<Data>, wasmtime::Error)> {
         let abi = match self.linked.instantiate_async(&mut store).await {
-            Ok(instance) => Abi::of(&instance, &mut store, self.only_async),
+            Ok(instance) => Abi::of(&instance, &mut store, self.only_async, self.stack),
             Err(error) => Err(error),
         };
         match abi {

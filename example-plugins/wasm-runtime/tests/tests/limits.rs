@@ -100,6 +100,15 @@ async fn a_guest_that_calls_itself_without_end_is_ended() {
     says(&error, &["more than 65536 bytes of stack"]);
 }
 
+/// The caller's own stack may be far smaller than what a guest may use.
+#[tokio::test]
+async fn so_is_one_that_does_it_where_it_needs_no_stack_of_its_own() {
+    let error = ended(&Given::guest("recurses-in-alloc")).await;
+    says(&error, &["more than 524288 bytes of stack"]);
+    let error = ended(&Given::guest("recurses-in-alloc").with("stack", 64 << 20)).await;
+    says(&error, &["more than 67108864 bytes of stack"]);
+}
+
 #[tokio::test]
 async fn a_guest_whose_table_grows_without_end_is_ended() {
     let error = ended(&Given::guest("table")).await;
