@@ -164,3 +164,65 @@ pub(super) fn carry_on(first: Option<Runnable>) -> bool {
 pub(super) fn takes_next_job() -> bool {
     LOOKS.replace(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            atomic::{AtomicUsize, Ordering::SeqCst},
+            mpsc,
+        },
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::life::hook;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn tasks_run_one_at_a_time_wherever_they_are_woken() {
+        static INSIDE: AtomicUsize = AtomicUsize::new(0);
+        ready().unwrap();
+        let tasks: Vec<_> = (0..30)
+            .map(|_| {
+                spawn(async {
+                    for _ in 0..100 {
+                        assert_eq!(INSIDE.fetch_add(1, SeqCst), 0);
+                        thread::yield_now();
+                        INSIDE.fetch_sub(1, SeqCst);
+                        // Comes back on the thread that did it, or on the kernel's.
+                        hook::run_blocking(LIMIT, || (), drop).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.blocking_recv().expect("it did not panic");
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_task_that_panics_is_told() {
+        ready().unwrap();
+        let task = spawn(async { panic!("in a task of the host's, on purpose") });
+        let ended: Result<(), _> = task.blocking_recv();
+        ended.unwrap_err();
+        assert_eq!(spawn(async { 7 }).blocking_recv(), Ok(7));
+    }
+
+    #[test]
+    fn a_job_that_goes_on_after_it_has_woken_a_task_does_not_hold_it_up() {
+        ready().unwrap();
+        let (wake, woken) = oneshot::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        let task = spawn(woken);
+        pool::run(move || {
+            wake.send(7).unwrap();
+            let _ = goes_on.recv();
+        });
+        assert_eq!(task.blocking_recv(), Ok(Ok(7)));
+        go_on.send(()).unwrap();
+    }
+}
