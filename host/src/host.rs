@@ -361,10 +361,9 @@ impl Host {
         self.manager.fits(id, probed)
     }
 
-    /// The folder in which hosts like this one have theirs.
-    pub(crate) fn staging_base(&self) -> &Path {
-        let own = self.loading.staging.path();
-        own.parent().unwrap_or(own)
+    /// The folder that was chosen for private copies.
+    pub(crate) fn chosen_staging(&self) -> Option<&Path> {
+        self.loading.staging.chosen_base()
     }
 
     /// What is accepted.

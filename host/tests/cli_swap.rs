@@ -3,7 +3,7 @@
 
 mod program;
 
-use std::fs;
+use std::{fs, process::Command};
 
 use program::{Folder, Running, error_code};
 use serde_json::{Value, json};
@@ -202,4 +202,32 @@ fn curl_can_swap_too() {
     let (status, report) = folder.json("POST", "/v1/modules/echo/rollback", "");
     assert_eq!((status, &report["from"], &report["to"]), (200, &json!(2), &json!(3)));
     assert_eq!(folder.http("POST", "/v1/modules/echo/invoke/echo", b"x"), (200, b"x".to_vec()));
+}
+
+/// The program's command, as `unshare` runs it: with a runtime directory of its own that has no room.
+#[cfg(target_os = "linux")]
+fn without_room(folder: &Folder, args: &[&str]) -> Command {
+    let runtime = folder.path("runtime");
+    fs::create_dir_all(&runtime).expect("made");
+    let script = "mount -t tmpfs -o mode=700,size=16k none \"$XDG_RUNTIME_DIR\" && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_oxide-host")]);
+    command.args(args).env("XDG_RUNTIME_DIR", runtime).env("OXIDE_SOCKET", &folder.socket);
+    command
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_dry_run_finds_room_where_its_host_does() {
+    let folder = Folder::new();
+    let (one, two) = builds(&folder, "echo");
+    if !without_room(&folder, &["--version"]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("no mount namespaces for this user: not tried");
+        return;
+    }
+    let mut host = Running::start(&mut without_room(&folder, &["run", &one]));
+    host.wait_for("loaded ");
+    folder.run(["swap", "echo", &two, "--dry-run"]).expect(0);
+    folder.run(["swap", "echo", &two]).expect(0);
+    host.interrupt().expect(0);
 }

@@ -23,9 +23,11 @@ impl Probe {
         if let Some(engine) = &order.wasm_engine {
             builder = builder.wasm_engine(engine);
         }
+        if let Some(staging) = &order.staging {
+            builder = builder.staging_dir(staging);
+        }
         let host = builder
             .wasm_cache(order.wasm_cache)
-            .staging_dir(&order.staging)
             .allow_foreign_libraries(order.allow_foreign_libraries)
             .init_timeout(order.init_timeout)
             .loader_timeout(order.loader_timeout)

@@ -46,8 +46,8 @@ pub struct ProbeOrder {
     pub path: PathBuf,
     /// Where its reply goes: stdout is the plugin's.
     pub reply: PathBuf,
-    /// Below this folder the private copies lie.
-    pub staging: PathBuf,
+    /// Below this folder the private copies lie, where it was chosen.
+    pub staging: Option<PathBuf>,
     /// Whether it may need libraries that are not part of the system.
     pub allow_foreign_libraries: bool,
     /// What a guest is configured with.
@@ -130,7 +130,7 @@ async fn probe(host: &Host, path: &Path, config: Value) -> Answer<ProbeReply> {
     let order = ProbeOrder {
         path: path.to_owned(),
         reply: folder.path().join("reply"),
-        staging: host.staging_base().to_owned(),
+        staging: host.chosen_staging().map(Path::to_owned),
         allow_foreign_libraries: host.policy().allow_foreign_libraries,
         config,
         wasm_engine: host.wasm().engine.clone(),

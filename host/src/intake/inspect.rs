@@ -18,7 +18,7 @@ use super::{
 /// whatever becomes of the file at the path.
 pub struct InspectedFile {
     path: PathBuf,
-    pub(super) bytes: Buffer,
+    bytes: Buffer,
     /// The private copy, if that was made first; then its bytes are these.
     pub(super) copy: Option<PrivateCopy>,
     machine: Machine,
@@ -105,9 +105,9 @@ impl InspectedFile {
         &self.description
     }
 
-    /// Its parts.
-    pub(super) fn into_parts(self) -> (Buffer, Option<PrivateCopy>, Description, LinkFacts) {
-        (self.bytes, self.copy, self.description, self.facts)
+    /// What stays of it when its bytes are let go of.
+    pub(super) fn into_findings(self) -> (Description, LinkFacts) {
+        (self.description, self.facts)
     }
 
     /// What it asks of the dynamic loader.

@@ -59,6 +59,12 @@ impl StagingDir {
         &self.folder.path
     }
 
+    /// The base, where it was chosen.
+    #[cfg(all(feature = "daemon", unix))]
+    pub(crate) fn chosen_base(&self) -> Option<&Path> {
+        if self.next.is_some() { None } else { self.folder.path.parent() }
+    }
+
     /// Removes the folder with every copy in it, also those of libraries that are still mapped: for the end of
     /// the process. Nothing can be staged afterwards.
     ///
@@ -196,7 +202,7 @@ impl StagedFile {
     pub(crate) fn of(dir: &StagingDir, mut file: InspectedFile, origin: &Path) -> Result<Self, KernelError> {
         let Some(copy) = file.copy.take() else { return Self::write_as(dir, &file, origin) };
         let length = file.bytes().len() as u64;
-        let (_, _, description, facts) = file.into_parts();
+        let (description, facts) = file.into_findings();
         Ok(Self::new(copy, origin, length, description, facts))
     }
 

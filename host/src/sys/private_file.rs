@@ -13,8 +13,8 @@ use memmap2::Mmap;
 pub(crate) struct PrivateFile(File);
 
 impl PrivateFile {
-    /// Makes it. From then on nobody may open it for writing, ourselves included; reading is all that the dynamic loader
-    /// needs.
+    /// Makes it, in a folder that nobody but this process's user can enter (mode 0700, `staging_base.rs`). From then on
+    /// nobody may open it for writing, ourselves included; reading is all that the dynamic loader needs.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
@@ -36,8 +36,10 @@ impl PrivateFile {
     /// holds.
     pub(crate) fn copy(mut self, source: &mut File, limit: u64) -> io::Result<Mmap> {
         io::copy(&mut source.take(limit), &mut self.0)?;
-        // SAFETY: nobody changes the file as long as it is mapped: it was made by us, under a mode and a name of which
-        // `create` speaks, and our own handle ends here.
+        // SAFETY: nobody writes to the file or shortens it as long as it is mapped. It was not there before `create`, its
+        // mode is 0400 from the start and its folder's 0700, so the only handle that can write is ours, which ends here;
+        // the host only ever unlinks it. Its own user could change the mode and write all the same, as to the mapping of
+        // the library that the dynamic loader is about to make of it.
         unsafe { Mmap::map(&self.0) }
     }
 }
