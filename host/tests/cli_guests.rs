@@ -158,6 +158,8 @@ fn a_guest_is_a_module_for_every_verb() {
     let sheet = folder.run(["show", "second"]).expect(0).stdout;
     assert!(sheet.contains(&format!("engine       {engine}\n")), "{sheet}");
     assert!(folder.run(["list"]).expect(0).stdout.contains("wasm"));
+    let metrics = String::from_utf8(folder.http("GET", "/metrics", b"").1).expect("text");
+    assert!(metrics.lines().any(|line| line == "oxide_modules{state=\"running\"} 2"), "{metrics}");
     assert_eq!(folder.run(["load", &second, "--json"]).expect(1).error_code(), "duplicate_module");
     folder.run(["stop", "second"]).expect(0);
     folder.run(["start", "second"]).expect(0);
