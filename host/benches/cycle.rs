@@ -32,25 +32,17 @@ fn main() {
             pairs.push((ours, naive));
         }
     }
-    let mut ratios: Vec<f64> =
-        pairs.iter().map(|(ours, naive)| ours.as_secs_f64() / naive.as_secs_f64()).collect();
-    ratios.sort_by(f64::total_cmp);
-    let median = |mut times: Vec<Duration>| {
-        times.sort();
-        times[times.len() / 2].as_secs_f64() * 1e6
-    };
-    println!(
-        "load, call, unload of {} KiB: median {:.0} µs; copy, dlopen, dlsym, dlclose by hand: {:.0} µs",
-        size / 1024,
-        median(pairs.iter().map(|pair| pair.0).collect()),
-        median(pairs.iter().map(|pair| pair.1).collect()),
-    );
-    println!(
-        "ratio of {PAIRS} pairs: median {:.2}, quartiles {:.2} and {:.2}",
-        ratios[ratios.len() / 2],
-        ratios[ratios.len() / 4],
-        ratios[ratios.len() * 3 / 4]
-    );
+    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    println!("a cycle of {} KiB, {PAIRS} pairs:", size / 1024);
+    say("  load, call, unload, in µs", pairs.iter().map(|pair| micros(pair.0)).collect());
+    say("  copy, dlopen, dlsym, dlclose by hand, in µs", pairs.iter().map(|pair| micros(pair.1)).collect());
+    say("  ratio", pairs.iter().map(|(ours, naive)| ours.as_secs_f64() / naive.as_secs_f64()).collect());
+}
+
+fn say(what: &str, mut figures: Vec<f64>) {
+    figures.sort_by(f64::total_cmp);
+    let at = |share: usize| figures[figures.len() * share / 4];
+    println!("{what}: median {:.2}, quartiles {:.2} and {:.2}", at(2), at(1), at(3));
 }
 
 async fn cycle(host: &Host, path: &Path) {

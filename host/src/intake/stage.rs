@@ -247,8 +247,9 @@ impl StagedFile {
         }
         let same = || -> io::Result<bool> {
             let mut copy = File::open(&self.staged.copy.path)?;
-            let mut buffer = vec![0; 64 * 1024];
             let mut left = file.bytes();
+            // Two builds differ in their beginning already, if only by the build's id.
+            let mut buffer = vec![0; 4096];
             loop {
                 let read = copy.read(&mut buffer)?;
                 let chunk = buffer.get(..read).unwrap_or_default();
@@ -259,6 +260,7 @@ impl StagedFile {
                     Some(rest) => left = rest,
                     None => return Ok(false),
                 }
+                buffer.resize(64 * 1024, 0);
             }
         };
         same().map_err(|error| io_error("read", &self.staged.copy.path, error))

@@ -141,8 +141,9 @@ struct Attending(bool);
 impl Attending {
     fn begin() -> Self {
         let counts = !coordinator::is_in_step();
-        if counts {
-            ATTENDING.fetch_add(1, SeqCst);
+        if counts && ATTENDING.fetch_add(1, SeqCst) == 0 {
+            // What was said of the last one may have come too late.
+            NEAR.store(false, SeqCst);
         }
         Self(counts)
     }

@@ -80,6 +80,11 @@ fn serve() {
     }
 }
 
+/// Drops something later, after the jobs up to now: a copy, for whose removal nobody needs to wait.
+pub(crate) fn leave(left: impl Send + 'static) {
+    submit(Box::new(move || drop(left)));
+}
+
 /// Why a job has no result.
 #[derive(Debug)]
 pub(crate) enum NotRun {
@@ -130,7 +135,7 @@ pub(crate) async fn run<T: Send + 'static, A: Send + 'static>(
         // Whoever carries on with the result must not take us for being at it.
         set_present(None);
         if let Some(left) = left {
-            submit(Box::new(move || drop(left)));
+            leave(left);
         }
         if let Err(result) = coordinator::answering(|| send.send(result)) {
             late(result);

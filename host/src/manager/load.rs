@@ -135,6 +135,7 @@ pub(crate) async fn load(
     let provisional: Arc<str> = options.id.clone().unwrap_or_else(|| material.name()).into();
     let plan = Plan { id: provisional.clone(), module: unique_number(), number: 1, path: path.clone() };
     let generation = make(shared, &plan, &material).await?;
+    flush::end_is_near();
     match build(shared, &generation, early, options, &material).await {
         Ok((mut reservation, metadata, own_id)) => {
             reservation.after_the_one_before().await;
@@ -178,7 +179,6 @@ pub(crate) async fn make(
     let library = open(material.library.clone(), residue, shared.limits.loader)
         .await
         .map_err(Failure::at(SwapStep::Open))?;
-    flush::end_is_near();
     let services = Arc::new(ManagerServices::new(shared.bus.clone()));
     let lending = Lending::new(plan.id.clone(), plan.module, unique, plan.number, services);
     let module = create(shared, plan, library, lending, origin.clone())

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     guest::{Found, Material},
     lifecycle::{CANCELLING, Drain, Op, cancel_calls},
-    load::{Failure, Loading, Plan, READING, make, reading, undo},
+    load::{Failure, Loading, Plan, make, reading, undo},
     probation::{self, Probation},
     registry::{Build, Entry, Present, Shared},
     setup::Setup,
@@ -32,7 +32,7 @@ use crate::{
     life::{
         coordinator,
         generation::Generation,
-        hook, loader,
+        loader,
         object::Object,
         reaper::{self, Lingering},
     },
@@ -112,12 +112,6 @@ pub(crate) async fn swap(
     let (switched, version) =
         job.run(source, options).await.map_err(|failure| failed(entry, &old, failure))?;
     let Switched { old, now, was, inside, state_moved, held_calls, held_for, forgotten } = switched;
-    // Its copy is removed meanwhile: the disk may take its time.
-    let removed = async {
-        if forgotten.is_some() {
-            hook::run_blocking(READING, move || drop(forgotten), drop).await;
-        }
-    };
     if let Some(probation) = options.probation {
         probation::begin(shared, loading, entry, &now, probation);
     }
@@ -128,7 +122,8 @@ pub(crate) async fn swap(
         was,
         runtime: asker.runtime.clone(),
     };
-    let (receipt, ()) = tokio::join!(leaving.end(inside, under_way), removed);
+    let receipt = leaving.end(inside, under_way).await;
+    loader::leave(forgotten);
     Ok(SwapReport {
         id: entry.id.as_ref().to_owned(),
         from: old.generation.number,

@@ -7,14 +7,13 @@ use tokio::runtime::Handle;
 
 use super::{
     lifecycle::{Drain, announce, drain, set_state, stop_hook, stop_outcome},
-    load::READING,
     registry::{Entry, Present, Shared},
 };
 use crate::{
     life::{
         burial::Burial,
         generation::{GenerationSeat, SEATS},
-        hook, reaper,
+        loader, reaper,
         undertaker::{self, End, Holders},
     },
     report::{Receipt, StopOutcome},
@@ -28,15 +27,12 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     // The copies go with the libraries, not with the last handle to the module.
     drop(present.build.lock().take());
     let previous = entry.previous.lock().take();
-    // While it drains: the disk may take its time.
-    let removed = async {
-        if previous.is_some() {
-            hook::run_blocking(READING, move || drop(previous), drop).await;
-        }
-    };
-    let (drain, ()) = tokio::join!(drain(shared, entry, &present), removed);
+    let drain = drain(shared, entry, &present).await;
     let ended = end(shared, &entry.id, &present, was, &drain, runtime).await;
 
+    if previous.is_some() {
+        loader::leave(previous);
+    }
     entry.route.close();
     ended.list(present.seat);
     let departure = shared.depart(entry);
