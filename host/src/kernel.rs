@@ -17,7 +17,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use tokio::{
-    runtime::{Builder, Handle, Runtime, RuntimeFlavor},
+    runtime::{Builder, Runtime},
     sync::oneshot,
 };
 
@@ -77,12 +77,9 @@ pub(crate) fn linger(has_work: impl FnMut() -> bool) {
     }
 }
 
-/// Whether the calling thread, which has asked for a verb, has nothing else to do meanwhile, as far as can be seen: it is
-/// in nobody's task, and no other verb is under way that it might have asked for just now.
-pub(crate) fn is_about_to_sleep() -> bool {
-    UNDER_WAY.load(SeqCst) == 1
-        && tokio::task::try_id().is_none()
-        && Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
+/// How many verbs are under way.
+pub(crate) fn verbs() -> usize {
+    UNDER_WAY.load(SeqCst)
 }
 
 /// Waits for at most `limit` until it `is_over`, without sleeping; others may run meanwhile.

@@ -15,7 +15,7 @@ use async_task::Runnable;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{hook::panic_message, loader, pool};
+use super::{flush, hook::panic_message, loader, pool};
 use crate::{boundary::gate, kernel};
 
 /// Held by the thread that is at the tasks.
@@ -112,7 +112,7 @@ fn schedule(runnable: Runnable) {
     match place {
         Place::Here => HERE.with_borrow_mut(|here| here.push_back(runnable)),
         Place::Idle => {
-            if let Err(runnable) = pool::offer(runnable, kernel::is_about_to_sleep()) {
+            if let Err(runnable) = pool::offer(runnable, flush::is_about_to_sleep()) {
                 kernel::run(move || step(runnable));
             }
         }

@@ -123,7 +123,9 @@ pub(crate) async fn swap(
         runtime: asker.runtime.clone(),
     };
     let receipt = leaving.end(inside, under_way).await;
-    loader::leave(forgotten);
+    if let Some(build) = forgotten {
+        build.material.forget().await;
+    }
     Ok(SwapReport {
         id: entry.id.as_ref().to_owned(),
         from: old.generation.number,

@@ -1,0 +1,220 @@
+//! Where private copies lie: in the file of one that is gone, if nobody has it any more, and nowhere when there is no host.
+#![cfg(target_os = "linux")]
+
+use std::{
+    collections::BTreeSet,
+    env,
+    fs::{self, File},
+    io::{Read, Seek, Write},
+    os::unix::{fs::MetadataExt, net::UnixStream},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use oxide_host::Host;
+use oxide_tests::{build::stripped, child, child::folder, eventually, in_time};
+
+/// A copy that is mapped: its file's number, and where it lies.
+type Copy = (u64, PathBuf);
+
+fn staging() -> PathBuf {
+    folder().join("staging")
+}
+
+/// A host whose copies, and what it keeps of them, lie in the child's folder.
+fn host() -> Host {
+    fs::create_dir(env::temp_dir()).unwrap();
+    Host::builder().staging_dir(staging()).build().unwrap()
+}
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(test);
+}
+
+/// Whether this system is one on which files of copies are kept.
+fn keeps_files() -> bool {
+    let kind = Command::new("stat").args(["-f", "-c", "%T"]).arg(folder()).output().unwrap().stdout;
+    let known = ["ext2/ext3", "xfs", "tmpfs"].contains(&String::from_utf8_lossy(&kind).trim());
+    let keeps = known && cfg!(target_arch = "x86_64");
+    if !keeps {
+        eprintln!("skipped: no files are kept on {}", String::from_utf8_lossy(&kind));
+    }
+    keeps
+}
+
+/// Whatever of the staging folder is in the process's map.
+fn mapped() -> BTreeSet<Copy> {
+    let (maps, staging) = (fs::read_to_string("/proc/self/maps").unwrap(), staging());
+    let copy = |line: &str| {
+        let path = &line[line.find(&*staging.to_string_lossy())?..];
+        Some((line.split_whitespace().nth(4)?.parse().ok()?, path.into()))
+    };
+    maps.lines().filter_map(copy).collect()
+}
+
+/// Loads a plugin, looks that its copy is exact and alone, and gives it.
+async fn load(host: &Host, path: &Path) -> Copy {
+    let id = host.load(path).await.unwrap().id;
+    let mut copies = mapped().into_iter();
+    let copy = copies.next().expect("it is mapped");
+    assert_eq!(copies.next(), None);
+    assert!(fs::read(&copy.1).unwrap() == fs::read(path).unwrap(), "the copy is exact");
+    assert_eq!(fs::metadata(&copy.1).unwrap().mode() & 0o777, 0o400);
+    assert_eq!(fs::metadata(&copy.1).unwrap().ino(), copy.0);
+    assert_eq!(id, ID);
+    copy
+}
+
+/// What the plugins here call themselves.
+const ID: &str = "echo";
+
+async fn unload(host: &Host) {
+    let receipt = host.unload(ID).await.unwrap();
+    assert!(receipt.unmapped, "{receipt:?}");
+    assert_eq!(mapped(), BTreeSet::new());
+}
+
+/// The builds of `echo`, of different sizes, and not too large for their files to be kept.
+fn builds() -> [PathBuf; 2] {
+    let builds = ["echo", "echo2"].map(|package| stripped(package, &folder()));
+    assert_ne!(fs::metadata(&builds[0]).unwrap().len(), fs::metadata(&builds[1]).unwrap().len());
+    builds
+}
+
+#[test]
+fn a_copy_lies_in_the_file_of_one_that_is_gone() {
+    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+        run(async {
+            let (host, builds, mut before) = (host(), builds(), None);
+            for build in builds.iter().cycle().take(20) {
+                let (number, path) = load(&host, build).await;
+                assert_eq!(host.invoke(ID, "echo", vec![7; 9]).await.unwrap().as_ref(), [7; 9]);
+                unload(&host).await;
+                eventually("its name is gone", || !path.exists()).await;
+                before = Some(number);
+            }
+            if keeps_files() {
+                // What a copy leaves behind is kept a moment after its name is gone.
+                in_time(async {
+                    loop {
+                        let (number, _) = load(&host, &builds[0]).await;
+                        unload(&host).await;
+                        if before.replace(number) == Some(number) {
+                            break;
+                        }
+                    }
+                })
+                .await;
+                // From then on at once, so that neither the memory nor the map wavers.
+                for _ in 0..20 {
+                    let (number, _) = load(&host, &builds[0]).await;
+                    assert_eq!(before, Some(number));
+                    unload(&host).await;
+                    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+                    assert_eq!(maps.lines().filter(|line| line.contains("/slate-")).count(), 1, "{maps}");
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn what_somebody_still_has_is_never_written_again() {
+    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+        run(async {
+            let (host, builds) = (host(), builds());
+            let mut held = Vec::new();
+            for _ in 0..10 {
+                let (number, path) = load(&host, &builds[0]).await;
+                held.push((number, File::open(&path).unwrap()));
+                unload(&host).await;
+                for _ in 0..3 {
+                    let (number, _) = load(&host, &builds[1]).await;
+                    assert!(held.iter().all(|(held, _)| *held != number), "it is being read");
+                    unload(&host).await;
+                }
+            }
+            let expected = fs::read(&builds[0]).unwrap();
+            for (_, mut file) in held {
+                let mut bytes = Vec::new();
+                file.rewind().unwrap();
+                file.read_to_end(&mut bytes).unwrap();
+                assert!(bytes == expected, "it is as it was");
+            }
+        });
+    });
+}
+
+/// The start and the bytes of a library's code, as it is mapped.
+#[allow(unsafe_code, reason = "reads code where it lies")]
+fn code(of: &Path) -> &'static [u8] {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.contains("r-x") && line.ends_with(&*of.to_string_lossy()));
+    let (range, _) = line.expect("it has code").split_once(' ').unwrap();
+    let (start, end) = range.split_once('-').unwrap();
+    let [start, end] = [start, end].map(|at| usize::from_str_radix(at, 16).unwrap());
+    // SAFETY: mapped and readable; only a forked child looks at it after the library has been closed here.
+    unsafe { std::slice::from_raw_parts(start as *const u8, end - start) }
+}
+
+#[test]
+#[allow(unsafe_code, reason = "forks without a new program, as some plugins' own workers do")]
+fn a_forked_child_keeps_the_code_that_it_was_forked_with() {
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn waitpid(child: i32, status: *mut i32, options: i32) -> i32;
+        fn _exit(status: i32) -> !;
+    }
+
+    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+        run(async {
+            let (host, builds) = (host(), builds());
+            // So that the next copy may lie in a file that is kept.
+            for _ in 0..3 {
+                load(&host, &builds[0]).await;
+                unload(&host).await;
+            }
+            let (_, path) = load(&host, &builds[0]).await;
+            let code = code(&path);
+            let expected = code.to_vec();
+            let (mut parent, mut child) = UnixStream::pair().unwrap();
+            // SAFETY: the child does nothing but read, compare and end.
+            let forked = unsafe { fork() };
+            if forked == 0 {
+                let told = child.read_exact(&mut [0]).is_ok();
+                // SAFETY: ends this process, in which there is nothing else.
+                unsafe { _exit(i32::from(!told || code != expected)) }
+            }
+            assert!(forked > 0);
+            unload(&host).await;
+            for _ in 0..5 {
+                load(&host, &builds[1]).await;
+                unload(&host).await;
+            }
+            parent.write_all(&[1]).unwrap();
+            let mut status = -1;
+            // SAFETY: the child is ours, and the place for its status, too.
+            assert_eq!(unsafe { waitpid(forked, &raw mut status, 0) }, forked);
+            assert_eq!(status, 0, "the child has the code that it had");
+        });
+    });
+}
+
+#[test]
+fn nothing_is_left_of_a_host_that_is_gone() {
+    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+        run(async {
+            let host = host();
+            for _ in 0..3 {
+                load(&host, &builds()[0]).await;
+                unload(&host).await;
+            }
+            host.shutdown().await;
+            drop(host);
+            let left = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
+            let base = fs::read_dir(env::temp_dir()).unwrap().next().map(|entry| entry.unwrap().path());
+            eventually("the folders are gone", || left(&staging()) + base.as_deref().map_or(0, left) == 0)
+                .await;
+        });
+    });
+}
