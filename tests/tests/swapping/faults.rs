@@ -134,14 +134,14 @@ impl Fault {
     }
 }
 
-async fn answered(calls: Vec<Call>) {
+pub(crate) async fn answered(calls: Vec<Call>) {
     for call in calls {
         in_time(call).await.unwrap().unwrap();
     }
 }
 
 /// The module goes over to a build that is in order, as if there had been no fault.
-async fn a_good_one_follows(scene: &mut Scene) {
+pub(crate) async fn a_good_one_follows(scene: &mut Scene) {
     let report = scene.swap(another_build(), hooks("good", json!({}))).await.unwrap();
     assert_eq!((report.from, report.to, report.state_moved), (1, 2, true));
     assert!(report.old.unmapped, "{report:?}");

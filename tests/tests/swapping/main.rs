@@ -10,6 +10,7 @@ mod given_up;
 mod gone_away;
 mod interleavings;
 mod leaks;
+mod opening;
 mod probation;
 mod scene;
 mod state;

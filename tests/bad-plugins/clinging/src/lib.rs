@@ -2,7 +2,7 @@
 //!
 //! Its orders come in two ways: a call, whose method is the verb and whose payload its argument; and the
 //! configuration, `{"id": …, "start": ["verb:argument", …], "stop": [… ], "drop": [… ]}`. What its library's
-//! constructor and destructor do is said by variables of the process.
+//! constructor and destructor do is said by variables of the process, and so is the id that it calls itself by.
 #![allow(
     unsafe_code,
     reason = "signals, the dynamic loader and thread numbers have no safe functions in std"
@@ -85,7 +85,7 @@ fn now(verb: &str, argument: &str) -> Option<String> {
 impl Module for Clinging {
     fn metadata(&self) -> ModuleMetadata {
         ModuleMetadata {
-            id: "clinging".into(),
+            id: std::env::var("CLINGING_ID").unwrap_or_else(|_| "clinging".to_owned()),
             name: "Clinging".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             kind: ModuleKind::Native,
