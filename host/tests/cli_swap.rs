@@ -3,8 +3,9 @@
 
 mod program;
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, thread};
 
+use oxide_tests::Flag;
 use program::{Folder, Running, error_code};
 use serde_json::{Value, json};
 
@@ -202,6 +203,44 @@ fn curl_can_swap_too() {
     let (status, report) = folder.json("POST", "/v1/modules/echo/rollback", "");
     assert_eq!((status, &report["from"], &report["to"]), (200, &json!(2), &json!(3)));
     assert_eq!(folder.http("POST", "/v1/modules/echo/invoke/echo", b"x"), (200, b"x".to_vec()));
+}
+
+#[test]
+fn a_build_that_blocks_while_it_is_opened_costs_no_call_and_does_not_keep_the_host_from_ending() {
+    let (folder, flag) = (Folder::new(), Flag::new());
+    let config = folder.write("host.toml", "loader_timeout = '2s'\n");
+    let (one, blocking) = (oxide_tests::misbehaving(), oxide_tests::plugin("clinging"));
+    let (one, blocking) = (one.to_str().expect("text"), blocking.to_str().expect("text"));
+    let mut command = folder.oxide(["run", "--config", &config, one]);
+    command.env("CLINGING_CONSTRUCTOR", flag.argument()).env("CLINGING_ID", "misbehaving");
+    let mut host = Running::start(&mut command);
+    host.wait_for("loaded ");
+
+    let error = folder.run(["swap", "misbehaving", blocking, "--json"]).expect(1);
+    assert_eq!(
+        (error.error_code().as_str(), &error.json()["error"]["step"]),
+        ("swap_failed", &json!("open"))
+    );
+    // Nobody has called before. Some at once, and with a line of the plugin's in the host's log.
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    assert_eq!(folder.http("POST", "/v1/modules/misbehaving/invoke/add", b"1").0, 200);
+                    assert_eq!(folder.http("POST", "/v1/modules/misbehaving/invoke/log", b"hello").0, 200);
+                }
+            });
+        }
+    });
+    assert_eq!(folder.http("POST", "/v1/modules/misbehaving/invoke/add", b"1"), (200, b"21".to_vec()));
+    host.wait_for("hello");
+    for verb in [["stop", "misbehaving"], ["start", "misbehaving"]] {
+        folder.run(verb).expect(0);
+    }
+    generation_is(&folder, "misbehaving", 1, one);
+    assert!(flag.is_inside() && !flag.has_ended());
+    host.interrupt().expect(0);
+    assert!(!flag.has_ended());
 }
 
 /// The program's command, as `unshare` runs it: with a runtime directory of its own that has no room.

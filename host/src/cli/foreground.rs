@@ -10,7 +10,9 @@ use std::{
 use oxide_plugin_api::ModuleState;
 use tokio::sync::oneshot;
 
-use super::{Context, Exit, Failure, Printer, input, load::say_loaded, logging, unload::say_receipt};
+use super::{
+    Context, Exit, Failure, Printer, callers, input, load::say_loaded, logging, unload::say_receipt,
+};
 use crate::{
     daemon::{Claim, Daemon, Endpoint, ErrorReport, LoadReport, Signals, SocketError},
     host::{Host, HostBuilder},
@@ -56,6 +58,7 @@ pub(super) async fn serve(
     }
     let host = builder.build()?;
     host.on_kernel_thread(logging::prepare_thread);
+    callers::make_ready().await;
     let daemon = Daemon::bind(host.clone(), claim.clone()).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let mut serving = tokio::spawn(daemon.serve(async {

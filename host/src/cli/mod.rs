@@ -4,6 +4,7 @@
 //! at the end of [`main`].
 
 mod args;
+mod callers;
 mod client;
 mod context;
 mod events;
@@ -51,7 +52,7 @@ pub fn main() -> ExitCode {
     };
     logging::start(cli.global.verbosity());
     let context = Context::new(&cli.global);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match callers::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return context.printer.finish(Err(Failure::io("start the runtime", &error))).into(),
     };

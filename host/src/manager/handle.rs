@@ -16,13 +16,25 @@ use crate::{
     boundary::{
         call::{ForeignCall, Step},
         frames::{self, Frame},
+        gate,
         hold::{Entered, Hold},
         lend::BoxFuture,
         seat::Inside,
     },
     error::{KernelError, Result},
+    kernel,
     life::{generation::Generation, object::Object},
 };
+
+/// Makes this thread one whose calls go on while a library is being opened or closed: see `kernel::prepare_thread`.
+#[cfg_attr(
+    not(all(feature = "daemon", unix)),
+    expect(dead_code, reason = "only the program has such threads")
+)]
+pub(crate) fn prepare_caller() {
+    kernel::prepare_thread();
+    gate::prepare_thread();
+}
 
 /// A cheap handle to a module. It follows the module through swaps; after an unload its calls fail.
 #[derive(Clone)]

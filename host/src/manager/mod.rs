@@ -38,6 +38,8 @@ pub use probation::Probation;
 pub use swap::SwapOptions;
 
 pub(crate) use guest::WasmOptions;
+#[cfg(all(feature = "daemon", unix))]
+pub(crate) use handle::prepare_caller;
 pub(crate) use load::Loading;
 pub(crate) use swap::Source;
 #[cfg(all(feature = "daemon", unix))]

@@ -6,11 +6,15 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// No answer takes so long, on any machine: the clock is there only so that a test that fails ends too.
+const FAR_TOO_LONG: Duration = Duration::from_secs(60);
 
 /// A folder with room for a socket.
 pub(crate) struct Folder {
@@ -58,6 +62,7 @@ impl Folder {
     /// One HTTP request; gives the status and the body.
     pub(crate) fn http(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let mut stream = UnixStream::connect(&self.socket).expect("a host");
+        stream.set_read_timeout(Some(FAR_TOO_LONG)).expect("a limit");
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
             body.len()
