@@ -8,9 +8,10 @@ use std::{
     collections::HashMap,
     env,
     ffi::OsStr,
+    fs, iter,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{LazyLock, OnceLock},
+    sync::{LazyLock, Mutex, OnceLock, PoisonError},
 };
 
 use serde_json::Value;
@@ -89,6 +90,64 @@ pub fn stripped(package: &str, folder: &Path) -> PathBuf {
     let status = Command::new("strip").arg("-o").arg(&stripped).arg(&whole).status();
     assert!(status.expect("there is a C compiler").success(), "`{}` can be stripped", whole.display());
     stripped
+}
+
+/// The flags that have rustc link with the linker that the C compiler knows by this name; `None` where there is none.
+pub fn linker(name: &str) -> Option<Vec<String>> {
+    let mut flags = vec![format!("-fuse-ld={name}")];
+    let output = |command: &mut Command| String::from_utf8(command.output().ok()?.stdout).ok();
+    let about = output(Command::new(rustc()).arg("-vV"))?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: "))?.to_owned();
+    let sysroot = PathBuf::from(output(Command::new(rustc()).args(["--print", "sysroot"]))?.trim_end());
+    // Rust's own lld, where the toolchain brings it along.
+    let own = sysroot.join("lib/rustlib").join(host).join("bin/gcc-ld");
+    if own.is_dir() {
+        flags.push(format!("-B{}", own.display()));
+    }
+    let asked = Command::new("cc").args(&flags).arg("-Wl,--version").output().ok()?;
+    asked.status.success().then(|| flags.into_iter().map(|flag| format!("-Clink-arg={flag}")).collect())
+}
+
+/// The compiler that cargo runs.
+fn rustc() -> PathBuf {
+    env::var_os("RUSTC").map_or_else(|| Path::new(env!("CARGO")).with_file_name("rustc"), PathBuf::from)
+}
+
+/// A way of building that is not the tests' own.
+#[derive(Debug)]
+pub struct Way {
+    /// The folder in [`target`] that has everything built in this way.
+    pub folder: &'static str,
+    /// Cargo's own arguments.
+    pub cargo: &'static [&'static str],
+    /// Flags for every crate.
+    pub every: &'static str,
+}
+
+impl Way {
+    /// Builds a plugin in this way, its own crate with `flags` more, and puts it where later builds leave it alone.
+    /// `name` tells it from others of this way.
+    ///
+    /// # Panics
+    /// When it does not build.
+    pub fn build(&self, package: &str, name: &str, flags: &[String]) -> PathBuf {
+        // The next build of the same package has the same file.
+        static ALONE: Mutex<()> = Mutex::new(());
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = target().join(self.folder);
+        let mut cargo = cargo();
+        cargo.args(["rustc", "--package", package, "--target-dir"]).arg(&folder).args(self.cargo);
+        if !self.every.is_empty() {
+            cargo.env("RUSTFLAGS", self.every);
+        }
+        let flags: Vec<&str> = iter::once("--").chain(flags.iter().map(String::as_str)).collect();
+        let built = file(&run(&mut cargo, &flags), package);
+        let own = folder.join(name);
+        fs::create_dir_all(&own).expect("the target folder can be written to");
+        let own = own.join(built.file_name().expect("a library has a name"));
+        fs::copy(&built, &own).expect("room for a plugin");
+        own
+    }
 }
 
 /// `panic-abort`, which is built in the way of its name.

@@ -50,6 +50,15 @@ pub fn folder() -> PathBuf {
 }
 
 impl Child {
+    /// Has the child use one more plugin, `plugin(name)` there. Built in the test, not again in its child.
+    #[must_use]
+    pub fn with(mut self, name: &str, build: impl FnOnce() -> PathBuf) -> Self {
+        if !is_child() {
+            self.plugins.push((name.to_owned(), build()));
+        }
+        self
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {

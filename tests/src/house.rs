@@ -9,7 +9,7 @@ use std::{
 };
 
 use oxide_host::{
-    Host, HostBuilder, LoadOptions, Receipt,
+    Host, HostBuilder, LoadOptions, Receipt, SwapReport,
     bus::{Event, Message, Subscription},
     error::KernelError,
     report::Holder,
@@ -74,6 +74,18 @@ impl House {
         self.staged += 1;
         self.copies.insert(id.to_owned(), format!("-{}{}", self.staged, std::env::consts::DLL_SUFFIX));
         loaded.map(drop)
+    }
+
+    /// Swaps a module to another build, and holds the receipt of the one before against the map.
+    ///
+    /// # Panics
+    /// When it is not swapped, or the receipt is not true.
+    pub async fn swap(&mut self, id: &str, path: &Path) -> SwapReport {
+        let report = self.host.swap(id, path).await.expect("it is swapped");
+        self.judge(&report.old);
+        self.staged += 1;
+        self.copies.insert(id.to_owned(), format!("-{}{}", self.staged, std::env::consts::DLL_SUFFIX));
+        report
     }
 
     /// Calls a module.
