@@ -35,13 +35,14 @@ pub fn plugin(package: &str) -> PathBuf {
         build(&mut cargo(), &[&examples[..], &["engine", "future-counter", "misbehaving"]].concat())
     });
     static WITH_TOKIO: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["tokio-user", "everything"]));
-    static CLINGING: LazyLock<Built> =
-        LazyLock::new(|| build(&mut cargo(), &["clinging", "rayon-user", "own-allocator", "c-inside"]));
+    static CLINGING: LazyLock<Built> = LazyLock::new(|| {
+        build(&mut cargo(), &["clinging", "rayon-user", "own-allocator", "c-inside", "afterlife"])
+    });
     // Needs a compiler that not every machine has.
     static CPP: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["cpp-inside"]));
     let built = match package {
         "tokio-user" | "everything" => &WITH_TOKIO,
-        "clinging" | "rayon-user" | "own-allocator" | "c-inside" => &CLINGING,
+        "clinging" | "rayon-user" | "own-allocator" | "c-inside" | "afterlife" => &CLINGING,
         "cpp-inside" => &CPP,
         _ => &PLAIN,
     };

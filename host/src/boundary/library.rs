@@ -98,7 +98,7 @@ impl LoadedLibrary {
         match root {
             Ok(root) => {
                 let shim = root.bind().and_then(|bind| {
-                    let (host, context) = (&raw const residue::HOST_SHIM, residue::context(&residue));
+                    let (host, context) = (&raw const residue::HOST_SHIM, residue::lend(&residue));
                     // SAFETY: the table is a static of ours, and the library keeps the context; on this
                     // thread the constructors have run, and nothing else has.
                     let shim = unsafe { bind(host.cast(), context) }.cast::<PluginShim>();

@@ -72,7 +72,9 @@ pub struct PluginShim {
     pub size: usize,
     /// Lets go of what any of its code might still have used until now. May come more than once.
     pub finish: unsafe extern "C" fn(),
-    /// How many bytes it allocated and never freed; `u64::MAX` when it has an allocator of its own.
+    /// How many bytes it allocated and never freed; `u64::MAX` when it has an allocator of its own. Comes once, right
+    /// before the library is closed and while no thread can end that asked for `at_thread_end`: from then on the
+    /// heap keeps nothing on threads.
     pub live_bytes: unsafe extern "C" fn() -> u64,
 }
 

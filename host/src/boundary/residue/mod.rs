@@ -27,7 +27,7 @@ use self::handlers::Handlers;
 use super::frames::Frame;
 use crate::sys;
 
-pub(crate) use table::{HOST_SHIM, context};
+pub(crate) use table::{HOST_SHIM, lend};
 
 /// Told whenever something of any generation's is gone, so that whoever waits for one looks again.
 pub(crate) static CHANGED: Notify = Notify::const_new();
@@ -46,8 +46,11 @@ pub(crate) struct Residue {
     locals: AtomicUsize,
     /// It is to be closed: threads that come by run what they have of it.
     leaving: AtomicBool,
-    /// Its library is being closed: what its destructors start would find nothing.
+    /// Its library is being closed, or was and stayed mapped: what its code starts or leaves for the end of a thread
+    /// would find nothing.
     closing: AtomicBool,
+    /// The library has it, and a count of its own for that.
+    lent: AtomicBool,
     keys: Mutex<HashMap<sys::threads::Key, Option<Destructor>>>,
     handlers: Mutex<Handlers>,
     /// Start and length of each region of its heap.
@@ -87,6 +90,7 @@ impl Residue {
             locals: AtomicUsize::new(0),
             leaving: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            lent: AtomicBool::new(false),
             keys: Mutex::default(),
             handlers: Mutex::default(),
             regions: Mutex::default(),
@@ -110,7 +114,8 @@ impl Residue {
         self.locals.load(SeqCst)
     }
 
-    /// From now on it gets no threads.
+    /// From now on it gets no threads, and no destructor of thread-locals is run for it any more: who closes its
+    /// library last, and when, nobody may tell the host.
     pub(crate) fn begin_closing(&self) {
         self.closing.store(true, SeqCst);
     }
@@ -145,6 +150,11 @@ impl Residue {
         Some(offset + (word * size_of::<usize>()).cast_signed())
     }
 
+    /// Whether its library is being closed, or was.
+    fn is_closing(&self) -> bool {
+        self.closing.load(SeqCst)
+    }
+
     /// Undoes what the system still has of it. To be called when its library is gone.
     pub(crate) fn bury(self: &Arc<Self>) {
         // What its static destructors have left on the thread that closed it.
@@ -161,6 +171,10 @@ impl Residue {
             // SAFETY: the list has what `map` gave and nobody gave back; the only code that knew of it is
             // gone.
             unsafe { sys::regions::unmap(start as *mut u8, len) };
+        }
+        if self.lent.swap(false, SeqCst) {
+            // SAFETY: `lend` made this count for the library, which is gone; the swap says that it is still there.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(self)) };
         }
     }
 }

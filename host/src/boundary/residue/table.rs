@@ -33,14 +33,17 @@ pub(crate) static HOST_SHIM: HostShim = HostShim {
     lend_word,
 };
 
-/// The context that goes with the table: a borrowed pointer to `residue`, which must live as long as the
-/// library.
-pub(crate) fn context(residue: &Arc<Residue>) -> *const () {
+/// The context that goes with the table. The library keeps `residue` with it until it is buried, whoever else drops
+/// it: code of the library may run as long as it is mapped.
+pub(crate) fn lend(residue: &Arc<Residue>) -> *const () {
+    if !residue.lent.swap(true, SeqCst) {
+        std::mem::forget(residue.clone());
+    }
     Arc::as_ptr(residue).cast()
 }
 
 /// # Safety
-/// `context` came from [`context`], and its `Residue` lives.
+/// `context` came from [`lend`], and its `Residue` has not been buried.
 unsafe fn residue(context: *const ()) -> Arc<Residue> {
     let pointer = context.cast::<Residue>();
     // SAFETY: as the caller promises; the count goes up for the `Arc` that is made.
@@ -61,7 +64,9 @@ fn calmly<R>(body: impl FnOnce() -> R, otherwise: R) -> R {
 unsafe extern "C" fn at_exit(context: *const (), destructor: Destructor, object: *mut ()) {
     // SAFETY: the plugin passes the context that it was given.
     let residue = unsafe { residue(context) };
-    calmly(|| threads::add_plain(&residue, destructor, object), ());
+    if !residue.is_closing() {
+        calmly(|| threads::add_plain(&residue, destructor, object), ());
+    }
 }
 
 unsafe extern "C" fn key_create(context: *const (), key: *mut u32, destructor: Option<Destructor>) -> c_int {
@@ -102,7 +107,7 @@ unsafe extern "C" fn key_set(context: *const (), key: u32, value: *const ()) -> 
     let residue = unsafe { residue(context) };
     let note = || {
         let has_destructor = residue.keys.lock().get(&key).is_some_and(Option::is_some);
-        if has_destructor {
+        if has_destructor && !residue.is_closing() {
             threads::set_keyed(&residue, key, value.cast_mut());
         }
         0
@@ -130,7 +135,7 @@ unsafe extern "C" fn thread_create(
 ) -> c_int {
     // SAFETY: the plugin passes the context that it was given.
     let residue = unsafe { residue(context) };
-    if residue.closing.load(SeqCst) {
+    if residue.is_closing() {
         return sys::AGAIN;
     }
     // SAFETY: the plugin keeps to the duties of `pthread_create`.

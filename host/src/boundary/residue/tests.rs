@@ -20,7 +20,7 @@ fn a_keys_destructor_runs_though_the_c_library_cleared_its_value_before_our_end_
     let residue = Residue::new("one", 1, 1, || None);
     let on_the_thread = residue.clone();
     let thread = thread::spawn(move || {
-        let context = context(&on_the_thread);
+        let context = lend(&on_the_thread);
         let mut key = 0;
         // SAFETY: the context is that of a residue that lives.
         let made = unsafe { (HOST_SHIM.key_create)(context, &raw mut key, Some(note)) };
@@ -52,7 +52,7 @@ fn a_thread_whose_heap_is_being_counted_does_not_end_before_that_and_then_releas
     let (end, may_end) = mpsc::channel::<()>();
     let thread = thread::spawn(move || {
         // SAFETY: the context is that of a residue that lives.
-        unsafe { (HOST_SHIM.at_thread_end)(context(&on_the_thread), release) };
+        unsafe { (HOST_SHIM.at_thread_end)(lend(&on_the_thread), release) };
         begun.send(sys::threads::own_number()).unwrap();
         let _ = may_end.recv();
     });
@@ -100,12 +100,12 @@ fn destructors_of_a_generation_that_begins_to_leave_during_a_flush_are_not_forgo
         for (residue, destructor) in [(&one, set_again as Destructor), (&other, of_the_other as Destructor)] {
             let mut key = 0;
             // SAFETY: the context is that of a residue that lives.
-            unsafe { (HOST_SHIM.key_create)(context(residue), &raw mut key, Some(destructor)) };
+            unsafe { (HOST_SHIM.key_create)(lend(residue), &raw mut key, Some(destructor)) };
             if Arc::ptr_eq(residue, &one) {
-                *AGAIN.lock() = (context(residue) as usize, key, 0);
+                *AGAIN.lock() = (lend(residue) as usize, key, 0);
             }
             // SAFETY: as above; the value is a number to its destructor.
-            unsafe { (HOST_SHIM.key_set)(context(residue), key, 8 as *const ()) };
+            unsafe { (HOST_SHIM.key_set)(lend(residue), key, 8 as *const ()) };
         }
         one.ask();
         threads::flush_if_asked();
@@ -131,8 +131,29 @@ fn a_thread_that_owes_nothing_any_more_keeps_nobodys_runtime_also_when_it_was_fo
     static RUNTIME: LazyLock<Arc<Kept>> = LazyLock::new(|| Arc::new(Kept));
     let residue = Residue::new("one", 5, 5, || Some(RUNTIME.clone()));
     // SAFETY: the context is that of a residue that lives.
-    unsafe { (HOST_SHIM.at_exit)(context(&residue), note, std::ptr::null_mut()) };
+    unsafe { (HOST_SHIM.at_exit)(lend(&residue), note, std::ptr::null_mut()) };
     assert_eq!((residue.locals(), Arc::strong_count(&RUNTIME)), (1, 2));
     residue.forget_locals();
     assert_eq!((residue.locals(), Arc::strong_count(&RUNTIME)), (0, 1));
+}
+
+#[test]
+fn a_library_that_is_being_closed_or_was_keeps_what_it_was_lent_and_leaves_nothing_for_the_ends_of_threads() {
+    let residue = Residue::new("one", 6, 6, || None);
+    let context = lend(&residue);
+    assert_eq!(lend(&residue), context);
+    assert_eq!(Arc::strong_count(&residue), 2, "one for the library");
+    residue.begin_closing();
+    let mut key = 0;
+    // SAFETY: the context is that of a residue that lives.
+    unsafe {
+        (HOST_SHIM.at_exit)(context, note, std::ptr::null_mut());
+        assert_eq!((HOST_SHIM.key_create)(context, &raw mut key, Some(note)), 0);
+        assert_eq!((HOST_SHIM.key_set)(context, key, 8 as *const ()), 0);
+    }
+    assert_eq!(sys::threads::key_get(key) as usize, 8, "it is set all the same");
+    assert_eq!((residue.locals(), residue.debtors().threads), (0, vec![]));
+    residue.bury();
+    residue.bury();
+    assert_eq!(Arc::strong_count(&residue), 1);
 }

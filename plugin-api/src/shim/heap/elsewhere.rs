@@ -42,6 +42,12 @@ pub(crate) unsafe fn lend_word(_word: isize) {}
 /// None needed; elsewhere there is.
 pub(crate) unsafe extern "C" fn release_this_thread() {}
 
+/// Does nothing: there are no caches.
+///
+/// # Safety
+/// None needed; elsewhere there is.
+pub(crate) unsafe fn leave_threads() {}
+
 /// Nothing is known of the system's allocator.
 pub(crate) fn usage() -> Usage {
     Usage::default()

@@ -33,7 +33,7 @@ mod elsewhere;
 use elsewhere as imp;
 
 #[allow(unused_imports, reason = "`release_this_thread` is for the benchmark, which includes this file")]
-pub(crate) use imp::{attach, lend_word, release_this_thread, usage};
+pub(crate) use imp::{attach, leave_threads, lend_word, release_this_thread, usage};
 
 /// The allocator of one library. Its state is in this module's statics, so that all values are the same heap.
 #[derive(Debug, Default)]

@@ -79,6 +79,15 @@ pub(crate) fn perform(verb: &str, argument: &str) -> Option<String> {
         "open_itself" => {
             opened(&own_path());
         }
+        // What was opened before, by whomever.
+        "close" => {
+            let library = opened(argument);
+            // SAFETY: opened twice, and nothing of it is in use.
+            unsafe {
+                libc::dlclose(library);
+                libc::dlclose(library);
+            }
+        }
         "open_and_close" => {
             // SAFETY: it has just been opened, and nothing of it is in use.
             unsafe { libc::dlclose(opened(argument)) };

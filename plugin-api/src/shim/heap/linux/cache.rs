@@ -1,6 +1,6 @@
 //! What a thread has of its own: free blocks per class, taken and put back without a lock.
 
-use std::ptr;
+use std::{ptr, sync::atomic::Ordering::Relaxed};
 
 use super::{
     Store,
@@ -185,8 +185,9 @@ impl Store {
         }
     }
 
-    /// Links the cache and asks to hear of the thread's end. False without a host: then nobody would say when
-    /// the thread ends, and what its cache holds would be lost.
+    /// Links the cache and asks to hear of the thread's end. False without a host, and at the library's end: then
+    /// nobody would say when the thread ends, what its cache holds would be lost, and its neighbours on the list would
+    /// lead to where it was.
     ///
     /// # Safety
     /// `cache` is this thread's, and `release` is called for it before it is gone.
@@ -195,6 +196,9 @@ impl Store {
         unsafe {
             if (*cache).linked {
                 return true;
+            }
+            if self.left_threads.load(Relaxed) {
+                return false;
             }
             let Some(source) = self.regions.source() else { return false };
             (*cache).linked = true;
@@ -214,7 +218,7 @@ impl Store {
     /// Gives what the cache holds to the central lists and unlinks it. It may be used again afterwards.
     ///
     /// # Safety
-    /// `cache` is this thread's.
+    /// `cache` is this thread's, or there while its thread does not use it.
     pub(super) unsafe fn release(&self, cache: *mut Cache) {
         // SAFETY: the caller's promise; neighbours on the list are there until they are unlinked.
         unsafe {

@@ -14,6 +14,7 @@ mod this_thread;
 use std::{
     alloc::{GlobalAlloc, Layout},
     ptr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use self::{
@@ -120,12 +121,24 @@ pub(crate) fn usage() -> Usage {
     unsafe { STORE.usage() }
 }
 
+/// Keeps nothing on any thread from now on, and gives what it had there to the central lists; for a host that will not
+/// say any more when a thread ends. Allocating goes on, slower.
+///
+/// # Safety
+/// No other thread runs code of this library meanwhile, and none of those that have a cache ends.
+pub(crate) unsafe fn leave_threads() {
+    // SAFETY: as the caller was told.
+    unsafe { STORE.leave_threads() }
+}
+
 /// What the threads of a heap share.
 struct Store {
     classes: [Central; CLASSES],
     chunks: Chunks,
     /// The first of the linked caches.
     caches: Locked<*mut Cache>,
+    /// No cache is linked any more.
+    left_threads: AtomicBool,
     at_thread_end: unsafe extern "C" fn(),
     large: Large,
     regions: Regions,
@@ -137,6 +150,7 @@ impl Store {
             classes: [const { Central::new() }; CLASSES],
             chunks: Chunks::new(),
             caches: Locked::new(ptr::null_mut()),
+            left_threads: AtomicBool::new(false),
             at_thread_end,
             large: Large::new(),
             regions: Regions::new(),
@@ -272,6 +286,20 @@ impl Store {
             } else if let Some(inner) = around(layout) {
                 self.dealloc(|| cache, block.cast::<*mut u8>().sub(1).read(), inner);
             }
+        }
+    }
+
+    /// # Safety
+    /// No other thread uses the heap meanwhile, and the caches are there.
+    unsafe fn leave_threads(&self) {
+        self.left_threads.store(true, Relaxed);
+        loop {
+            let first = self.caches.with(|first| *first);
+            if first.is_null() {
+                return;
+            }
+            // SAFETY: it is there, and as good as ours while its thread does not use it.
+            unsafe { self.release(first) };
         }
     }
 

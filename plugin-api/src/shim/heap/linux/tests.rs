@@ -610,3 +610,27 @@ fn a_zeroed_block_is_zero_also_where_memory_is_locked() {
     drop(local);
     trial.end();
 }
+
+#[test]
+fn a_heap_that_has_left_its_threads_keeps_nothing_there_and_goes_on() {
+    let trial = Trial::new();
+    let locals = [trial.local(), trial.local(), trial.local()];
+    let take = |step: usize| locals[step % 3].take(layout(16 + step * 40, 8), false, step);
+    let mut pieces: Vec<Piece> = (0..300).map(take).collect();
+    for (step, piece) in pieces.drain(100..).enumerate() {
+        locals[step % 3].free(piece);
+    }
+    let before = trial.usage();
+    assert_eq!((before.caches, before.live_blocks, trial.host.ends_asked_for.load(SeqCst)), (3, 100, 3));
+    // SAFETY: nobody else uses this heap, and the caches are there.
+    unsafe { trial.store.leave_threads() };
+    assert_eq!(trial.usage(), Usage { caches: 0, ..before }, "what they had free is in the central lists");
+    // Of those threads some go on, others end and nobody says so.
+    let again: Vec<Piece> = (0..300).map(take).collect();
+    drop(locals);
+    let late = trial.local();
+    pieces.extend((0..300).map(|step| late.take(layout(16 + step * 40, 8), true, step)));
+    pieces.into_iter().chain(again).for_each(|piece| late.free(piece));
+    assert_eq!((trial.usage().caches, trial.host.ends_asked_for.load(SeqCst)), (0, 3));
+    trial.end();
+}
