@@ -36,13 +36,16 @@ pub fn plugin(package: &str) -> PathBuf {
     });
     static WITH_TOKIO: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["tokio-user", "everything"]));
     static CLINGING: LazyLock<Built> = LazyLock::new(|| {
-        build(&mut cargo(), &["clinging", "rayon-user", "own-allocator", "c-inside", "afterlife"])
+        build(
+            &mut cargo(),
+            &["clinging", "rayon-user", "own-allocator", "c-inside", "c-lasting", "afterlife"],
+        )
     });
     // Needs a compiler that not every machine has.
     static CPP: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["cpp-inside"]));
     let built = match package {
         "tokio-user" | "everything" => &WITH_TOKIO,
-        "clinging" | "rayon-user" | "own-allocator" | "c-inside" | "afterlife" => &CLINGING,
+        "clinging" | "rayon-user" | "own-allocator" | "c-inside" | "c-lasting" | "afterlife" => &CLINGING,
         "cpp-inside" => &CPP,
         _ => &PLAIN,
     };

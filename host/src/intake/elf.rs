@@ -9,7 +9,7 @@ use oxide_plugin_api::ffi::describe::SECTION;
 use super::{
     Fault, LinkFacts, RefusalReason,
     facts::{ENTRY, is_base_elf},
-    image::{Carried, Image, c_string, is_named},
+    image::{Carried, Image, c_string, is_named, text_at},
     machine::{Format, Machine, arch_name},
 };
 
@@ -175,7 +175,7 @@ impl<'data> Dynamic<'data> {
         for symbol in file.elf_dynamic_symbol_table().iter() {
             let name_at = u64::from(symbol.st_name(endian));
             if symbol.is_undefined(endian) {
-                facts.import(|name| is_named(self.strings, name_at, name));
+                facts.import(text_at(self.strings, name_at));
                 continue;
             }
             match symbol.st_bind() {

@@ -7,10 +7,11 @@ use super::text;
 /// The symbol that a plugin exports; `abi_stable` chose the name. Mach-O puts another `_` in front.
 pub(super) const ENTRY: &str = "_1as_0lib_1header_0root_bmodule_bloader";
 
-/// Functions whose effects outlive an unload unless the host counts and undoes them. The plugin's shim binds the
-/// first line inside the plugin, so that a file which *imports* one of them was built around the shim; the second
-/// line are ways past it, which only C code takes.
-const FOREIGN: [&str; 13] = [
+/// Functions whose effects outlive an unload unless the host counts and undoes them. Not here is what the C library
+/// undoes itself when a library is closed (`atexit`, `at_quick_exit`, `pthread_atfork`), nor what is harmless in most
+/// hands and imported by many (`setvbuf`, `fmemopen`).
+const FOREIGN: [&str; 41] = [
+    // The plugin's shim binds these inside the plugin: a file that *imports* one was built around the shim.
     "__cxa_thread_atexit_impl",
     "pthread_key_create",
     "pthread_setspecific",
@@ -18,12 +19,44 @@ const FOREIGN: [&str; 13] = [
     "pthread_create",
     "sigaction",
     "signal",
+    // Ways past it, which only C code takes.
     "__cxa_thread_atexit",
+    "_tlv_atexit",
     "thrd_create",
     "tss_create",
+    "clone",
+    "__clone",
+    "__sigaction",
+    "bsd_signal",
+    "ssignal",
+    "sysv_signal",
+    "__sysv_signal",
+    "sigset",
+    // What the C library calls later, on a thread of its own or whosever it is.
     "timer_create",
+    "mq_notify",
+    "getaddrinfo_a",
     "on_exit",
-    "_tlv_atexit",
+    "fopencookie",
+    "register_printf_function",
+    "register_printf_specifier",
+    "register_printf_modifier",
+    "register_printf_type",
+    // Memory that it uses later: for what it reads and writes meanwhile, a thread's stack with the thread's own record
+    // in it, and text that it does not copy.
+    "aio_read",
+    "aio_read64",
+    "aio_write",
+    "aio_write64",
+    "aio_fsync",
+    "aio_fsync64",
+    "lio_listio",
+    "lio_listio64",
+    "pthread_attr_setstack",
+    "pthread_attr_setstackaddr",
+    "putenv",
+    "openlog",
+    "hsearch",
 ];
 
 /// The static thread-local storage that glibc keeps spare for libraries opened late, unless it was told to keep
@@ -105,14 +138,20 @@ impl LinkFacts {
         }
     }
 
-    /// Notes an import if it is one of those that matter. `matches` compares a whole name.
-    pub(super) fn import(&mut self, matches: impl Fn(&str) -> bool) {
-        if let Some(name) = FOREIGN.into_iter().find(|name| matches(name))
+    /// Notes an import if it is one of those that matter. `text` begins with its name, up to a NUL or the text's end.
+    pub(super) fn import(&mut self, text: &[u8]) {
+        if let Some(name) = FOREIGN.into_iter().find(|name| begins_with_name(text, name.as_bytes()))
             && !self.foreign_imports.iter().any(|known| known == name)
         {
             self.foreign_imports.push(name.to_owned());
         }
     }
+}
+
+/// Whether the name at which `text` begins is this one; most are told apart by their first letters.
+fn begins_with_name(text: &[u8], name: &[u8]) -> bool {
+    text.first() == name.first()
+        && text.strip_prefix(name).is_some_and(|rest| rest.first().is_none_or(|end| *end == 0))
 }
 
 /// Whether the operator gave the loader more room. The value was read by the loader at this process's start.
@@ -211,6 +250,21 @@ mod tests {
         assert!(!is_base_pe("libgcc_s_seh-1.dll"));
         assert!(is_base_macho("/usr/lib/libSystem.B.dylib"));
         assert!(!is_base_macho("/usr/lib/../local/x.dylib") && !is_base_macho("@rpath/x.dylib"));
+    }
+
+    #[test]
+    fn imports_are_known_by_their_whole_names() {
+        let mut facts = LinkFacts::default();
+        for text in ["signal\0sigaction", "aio_read64", "aio_read\0", "signal\0", "mq_notify"] {
+            facts.import(text.as_bytes());
+        }
+        assert_eq!(facts.foreign_imports, ["signal", "aio_read64", "aio_read", "mq_notify"]);
+        for text in
+            ["", "\0", "s", "signals", "signalfd", "aio_error", "timer_delete", "__cxa_atexit", "memcpy"]
+        {
+            facts.import(text.as_bytes());
+        }
+        assert_eq!(facts.foreign_imports.len(), 4);
     }
 
     #[test]

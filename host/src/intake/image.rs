@@ -107,6 +107,11 @@ pub(super) fn is_named(strings: &[u8], at: u64, name: &str) -> bool {
         .is_some_and(|end| *end == 0)
 }
 
+/// What begins at this offset; nothing when that is outside.
+pub(super) fn text_at(strings: &[u8], at: u64) -> &[u8] {
+    usize::try_from(at).ok().and_then(|at| strings.get(at..)).unwrap_or_default()
+}
+
 /// The text at this offset, up to a NUL within reason.
 pub(super) fn c_string(strings: &[u8], at: u64) -> Option<String> {
     const LONGEST: usize = 4096;

@@ -9,7 +9,7 @@ use oxide_plugin_api::ffi::describe::MACHO_SECTION;
 use super::{
     Fault, LinkFacts,
     facts::{ENTRY, is_base_macho},
-    image::{Carried, Image, is_named},
+    image::{Carried, Image, is_named, text_at},
     machine::{Format, Machine, arch_name},
 };
 
@@ -120,7 +120,7 @@ where
         // Every name of C has a `_` in front.
         let Some(at) = u64::from(symbol.n_strx(endian)).checked_add(1) else { continue };
         if symbol.is_undefined() {
-            facts.import(|name| is_named(strings, at, name));
+            facts.import(text_at(strings, at));
         } else {
             facts.exports_entry |= is_named(strings, at, ENTRY);
         }

@@ -72,7 +72,7 @@ fn facts<Pe: ImageNtHeaders>(file: &PeFile<'_, Pe>) -> Result<LinkFacts, Fault> 
     for import in file.imports()?.take(MANY) {
         let import = import?;
         if let Some(found) = import.name().into_name() {
-            facts.import(|name| found == name.as_bytes());
+            facts.import(found);
         }
     }
     for export in file.exports()?.take(MANY) {

@@ -107,6 +107,21 @@ fn what_a_c_library_in_it_leaks_and_does_at_exit_does_not_hold_the_library() {
 }
 
 #[test]
+fn what_a_c_library_in_it_does_at_a_fork_and_a_quick_exit_does_not_hold_the_library_and_is_forgotten() {
+    child(&["c-inside", "clinging"]).run(|| {
+        block_on(async {
+            let mut house = House::new().await;
+            house.load("clinging").await;
+            house.load("c-inside").await;
+            house.call("c-inside", "at_fork", "").await;
+            house.call("c-inside", "at_quick_exit", "").await;
+            house.gone("c-inside").await;
+            assert_eq!(house.call("clinging", "fork_and_exit", "7").await, "7");
+        });
+    });
+}
+
+#[test]
 fn a_thread_that_a_constructor_started_holds_the_library_for_good() {
     child(&["c-inside"]).flag("C_INSIDE_CONSTRUCTOR_THREAD").run(|| {
         block_on(async {

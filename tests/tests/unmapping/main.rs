@@ -5,6 +5,7 @@ mod afterlife;
 mod embedders;
 mod foreign;
 mod kept;
+mod lasting;
 mod loader;
 mod locals;
 mod system;

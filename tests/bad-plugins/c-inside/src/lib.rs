@@ -1,5 +1,5 @@
-//! A plugin with a C library linked into it. `thread`, `key`, `leak` and `at_exit` each have the C part do what
-//! their name says.
+//! A plugin with a C library linked into it. Each method but `leak` has the C part do what the
+//! C library calls so, or nearly so.
 #![allow(unsafe_code, reason = "calls a C library, as this plugin is there to do")]
 
 use std::ffi::{CString, c_char, c_int};
@@ -11,6 +11,8 @@ unsafe extern "C" {
     fn c_part_key(path: *const c_char) -> c_int;
     fn c_part_leak(bytes: *const c_char) -> c_int;
     fn c_part_at_exit(nothing: *const c_char) -> c_int;
+    fn c_part_at_quick_exit(nothing: *const c_char) -> c_int;
+    fn c_part_at_fork(nothing: *const c_char) -> c_int;
 }
 
 /// The module.
@@ -38,6 +40,8 @@ impl Module for CInside {
             "key" => c_part_key,
             "leak" => c_part_leak,
             "at_exit" => c_part_at_exit,
+            "at_quick_exit" => c_part_at_quick_exit,
+            "at_fork" => c_part_at_fork,
             other => return Err(Error::unknown_method(other)),
         };
         let argument = CString::new(payload.as_bytes())?;

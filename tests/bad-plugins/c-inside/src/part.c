@@ -53,6 +53,10 @@ static void at_exit(void) {
         wait_for(path);
 }
 
+static void never(void) {
+    abort();
+}
+
 /* Starts a detached thread that runs until there is a file at the path. */
 int c_part_thread(const char *path) {
     pthread_t thread;
@@ -80,6 +84,18 @@ int c_part_leak(const char *bytes) {
 int c_part_at_exit(const char *nothing) {
     (void)nothing;
     return atexit(at_exit);
+}
+
+/* No process that ends the quick way ends well from now on. */
+int c_part_at_quick_exit(const char *nothing) {
+    (void)nothing;
+    return at_quick_exit(never);
+}
+
+/* No process that is forked from now on comes to be. */
+int c_part_at_fork(const char *nothing) {
+    (void)nothing;
+    return pthread_atfork(never, never, never);
 }
 
 __attribute__((constructor)) static void constructor(void) {

@@ -56,6 +56,41 @@ fn own_path() -> String {
     }
 }
 
+unsafe extern "C" {
+    fn quick_exit(code: c_int) -> !;
+}
+
+/// Forks this process and ends the new one the quick way; says with which code that ended.
+fn fork_and_exit(code: c_int) -> String {
+    let mut status = 0;
+    // SAFETY: the new process does nothing but end; the status is written by the call that is seen to succeed.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            quick_exit(code);
+        }
+        assert!(child > 0 && libc::waitpid(child, &raw mut status, 0) == child);
+    }
+    if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status).to_string()
+    } else {
+        format!("signal {}", libc::WTERMSIG(status))
+    }
+}
+
+/// Sends a message to a queue that there is.
+fn send(queue: &str) {
+    let name = CString::new(queue).expect("no test has such names");
+    // SAFETY: a name that ends with NUL, and a message as long as is said.
+    unsafe {
+        let queue = libc::mq_open(name.as_ptr(), libc::O_WRONLY);
+        assert!(queue >= 0);
+        assert_eq!(libc::mq_send(queue, c"!".as_ptr(), 1, 0), 0);
+        libc::mq_close(queue);
+        libc::mq_unlink(name.as_ptr());
+    }
+}
+
 pub(crate) fn perform(verb: &str, argument: &str) -> Option<String> {
     match verb {
         "sigaction" => install(),
@@ -72,6 +107,8 @@ pub(crate) fn perform(verb: &str, argument: &str) -> Option<String> {
             // SAFETY: the signal is handled, as the test has seen to.
             unsafe { libc::raise(SIGNAL) };
         }
+        "fork_and_exit" => return Some(fork_and_exit(argument.parse().expect("a number"))),
+        "send" => send(argument),
         "leak" => mem::forget(vec![1_u8; argument.parse().expect("a number")]),
         "open" => {
             opened(argument);

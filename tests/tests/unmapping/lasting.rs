@@ -1,0 +1,79 @@
+//! What the C library keeps of a plugin, and calls or writes to later: it is not undone by a close, so a file that
+//! imports such a function is never closed.
+
+use std::{fs, process::Command};
+
+use oxide_host::report::Holder;
+use oxide_tests::{House, block_on, child, child::folder, house::lines, until};
+use serde_json::Value;
+
+/// After a call of `method` the library is retained, and the receipt says for which functions.
+async fn retained_after(house: &House, id: &str, method: &str, argument: &str) {
+    house.call(id, method, argument).await;
+    let receipt = house.unload(id).await;
+    let [one] = &receipt.retained_by[..] else { panic!("{receipt:?}") };
+    assert_eq!(one.holder, Holder::ForeignImport);
+    let mut imports: Vec<&str> = one.detail.split('`').skip(1).step_by(2).collect();
+    imports.sort_unstable();
+    let expected = ["aio_read", "fopencookie", "mq_notify", "pthread_attr_setstack"];
+    assert_eq!(imports, expected);
+}
+
+#[test]
+fn what_is_to_be_called_for_a_message_is_called_when_it_is_unloaded() {
+    child(&["c-lasting", "clinging"]).run(|| {
+        block_on(async {
+            let mut house = House::new().await;
+            house.load("clinging").await;
+            let queue = format!("/oxide-tests-{}", std::process::id());
+            let argument = format!("{}{queue}", folder().display());
+            house.load("c-lasting").await;
+            retained_after(&house, "c-lasting", "mq_notify", &argument).await;
+            house.call("clinging", "send", &queue).await;
+            until("it is called", || lines(format!("{argument}.notes").as_ref()) == ["called"]);
+        });
+    });
+}
+
+#[test]
+fn what_the_c_library_reads_for_it_comes_to_where_it_was_to_come_when_it_is_unloaded() {
+    child(&["c-lasting"]).run(|| {
+        block_on(async {
+            let mut house = House::new().await;
+            let pipe = folder().join("pipe");
+            assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            house.load("c-lasting").await;
+            retained_after(&house, "c-lasting", "aio_read", pipe.to_str().unwrap()).await;
+            fs::write(&pipe, "something").unwrap();
+            // A thread of the C library's writes to the plugin's memory, and then has this told.
+            let notes = pipe.with_extension("notes");
+            until("it is read", || lines(&notes) == ["called"]);
+        });
+    });
+}
+
+#[test]
+fn a_stream_of_its_own_is_flushed_at_the_end_of_the_process_when_it_is_unloaded() {
+    child(&["c-lasting"]).run(|| {
+        block_on(async {
+            let mut house = House::new().await;
+            house.load("c-lasting").await;
+            retained_after(&house, "c-lasting", "fopencookie", "something").await;
+        });
+    });
+}
+
+#[test]
+fn a_thread_on_a_stack_of_its_own_heap_stays_on_the_list_of_the_c_library_when_it_is_unloaded() {
+    child(&["c-lasting"]).run(|| {
+        block_on(async {
+            let mut house = House::new().await;
+            for id in ["one", "other"] {
+                house.load_as("c-lasting", id, Value::Null).await;
+            }
+            retained_after(&house, "one", "own_stack", "").await;
+            // Is put on that list before the first.
+            retained_after(&house, "other", "own_stack", "").await;
+        });
+    });
+}
