@@ -3,7 +3,12 @@
 //! A call that finds the gate shut asks here whether it may wait. The hold begins before the gate is shut and ends
 //! after one is open again, so whoever was turned away in between is found here and woken.
 
-use std::{collections::BTreeMap, task::Waker};
+use std::{
+    collections::BTreeMap,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Poll, Waker},
+};
 
 use super::sync::{
     Mutex, Notify,
@@ -151,8 +156,21 @@ impl Hold {
         drop(waker);
     }
 
+    /// Does what calls are held for, unless more come to wait meanwhile than may; then it is dropped where it is.
+    pub(crate) async fn unless_full<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let (mut work, mut full) = (pin!(work), pin!(self.is_full()));
+        poll_fn(|context| {
+            // First: what is done would have to be undone.
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            full.as_mut().poll(context).map(|()| None)
+        })
+        .await
+    }
+
     /// Ends when more calls wait than may.
-    pub(crate) async fn is_full(&self) {
+    async fn is_full(&self) {
         loop {
             let full = self.full.notified();
             let held = self.held.lock().calls.len();
@@ -243,6 +261,32 @@ mod tests {
         assert_eq!(hold.enter_or_wait(&mut places[0], Waker::noop(), shut), Entered::Held);
         assert!(places[0] < places[1]);
         assert_eq!(hold.end().count, 2);
+    }
+
+    #[test]
+    fn what_is_done_in_the_moment_in_which_it_gets_full_is_done_and_all_go_in_once() {
+        let hold = Hold::new(1);
+        hold.begin();
+        let is_done = std::cell::Cell::new(false);
+        let work = poll_fn(|_| if is_done.get() { Poll::Ready("done") } else { Poll::Pending });
+        let mut handed_over = pin!(hold.unless_full(work));
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        assert!(handed_over.as_mut().poll(&mut context).is_pending());
+        // Both before it is looked at again.
+        let mut places = [None; 3];
+        for place in &mut places {
+            assert_eq!(hold.enter_or_wait(place, Waker::noop(), shut), Entered::Held);
+        }
+        is_done.set(true);
+        assert_eq!(handed_over.as_mut().poll(&mut context), Poll::Ready(Some("done")));
+        // One is polled after the gate is open and before the hold is over: it is not woken, too.
+        assert_eq!(hold.enter_or_wait(&mut places[0], Waker::noop(), || Some(0)), Entered::In(0));
+        let released = hold.end();
+        assert_eq!((released.count, released.calls.len()), (3, 2));
+        released.wake();
+        for place in &mut places[1..] {
+            assert_eq!(hold.enter_or_wait(place, Waker::noop(), || Some(1)), Entered::In(1));
+        }
     }
 
     #[test]

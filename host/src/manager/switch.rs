@@ -158,15 +158,12 @@ impl Change<'_> {
         let begun = Instant::now();
         let inside = gate.shut();
         let mut step = SwapStep::Drain;
-        let handed_over = tokio::select! {
-            biased;
-            () = entry.hold.is_full() => Err(KernelError::TooManyHeld {
-                module: entry.id.as_ref().to_owned(),
-                limit: entry.hold.limit(),
-            }),
-            done = kernel::within(limits.hold, self.hand_over(&mut step)) => done.unwrap_or_else(|| {
-                Err(KernelError::HeldTooLong { module: entry.id.as_ref().to_owned(), after: limits.hold })
-            }),
+        let module = || entry.id.as_ref().to_owned();
+        let hand_over = kernel::within(limits.hold, self.hand_over(&mut step));
+        let handed_over = match entry.hold.unless_full(hand_over).await {
+            Some(Some(done)) => done,
+            Some(None) => Err(KernelError::HeldTooLong { module: module(), after: limits.hold }),
+            None => Err(KernelError::TooManyHeld { module: module(), limit: entry.hold.limit() }),
         };
         match handed_over {
             Ok(state_moved) => {

@@ -12,8 +12,8 @@
 //!   and opening again; with slots of one's own, shared, and dealt anew when their thread ends.
 //! - Seats and routes: callers while a route is closed or led elsewhere, the old seat is drained and given
 //!   back, and another generation takes it.
-//! - Calls that a swap holds: while it drains and switches, when it is given up, and by one swap after the other; and a
-//!   call that comes back meanwhile.
+//! - Calls that a swap holds: while it drains and switches, when it is given up, when there may be too many, and by one
+//!   swap after the other; and a call that comes back meanwhile.
 //! - Calls that wait: every poll of a `ForeignCall`; the plugin's waker, cloned on two threads, woken and
 //!   dropped on any; the unload's cancelling at any moment of a call that is polled, dropped, forgotten or
 //!   finished; and a cancelling that comes late.

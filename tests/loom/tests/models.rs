@@ -83,6 +83,12 @@ fn a_call_that_a_swap_held_in_vain_goes_into_the_old_generation() {
 }
 
 #[test]
+fn a_call_that_one_too_many_waits_with_goes_into_whichever_generation_serves() {
+    with_both(3, || seat::held_and_perhaps_full(1));
+    with_both(1, || seat::held_and_perhaps_full(2));
+}
+
+#[test]
 fn a_wake_from_any_thread_is_never_lost() {
     with_both(4, call::woken_from_elsewhere);
     with_both(4, call::cloned_on_two_threads);

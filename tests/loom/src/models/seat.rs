@@ -257,3 +257,33 @@ pub fn held_and_given_up(callers: usize) {
     }
     vacate(&seats, seat, &old);
 }
+
+/// A hold that gets full while the old generation is drained, or just when it is: the swap gives up or goes on, and
+/// every call goes in once, where the module is then.
+pub fn held_and_perhaps_full(callers: usize) {
+    let seats = Seats::new();
+    let (old, seat, route) = first(&seats);
+    let hold = Arc::new(Hold::new(callers - 1));
+    let callers = calls(&route, &hold, callers);
+    hold.begin();
+    seat.gate().shut();
+    if block_on(hold.unless_full(seat.gate().drained())).is_none() {
+        seat.gate().reopen();
+        hold.end().wake();
+        for caller in callers {
+            assert_eq!(caller.join().ok(), Some(1));
+        }
+        return vacate(&seats, seat, &old);
+    }
+    old.there.goes();
+    let new = Occupant::new(2);
+    let new_seat = seats.take(new.clone());
+    new_seat.gate().open();
+    route.lead_to(new_seat);
+    hold.end().wake();
+    assert!(seats.give_back(seat), "it is drained");
+    for caller in callers {
+        assert!(caller.join().is_ok());
+    }
+    vacate(&seats, new_seat, &new);
+}
