@@ -179,23 +179,6 @@ impl CheckedLibrary {
     }
 }
 
-impl CheckedLibrary {
-    /// Closes a library of which nothing but constructors has run, and which nobody wants any more.
-    pub(crate) fn close_unused(self) {
-        let residue = self.residue.clone();
-        residue.ask();
-        residue::threads::flush_if_asked();
-        residue.no_longer_asks();
-        let handled = self.base().is_none_or(|base| !residue.handlers(base).is_empty());
-        if self.shim.is_none() || handled || residue.locals() + residue.threads() > 0 {
-            // Its constructors left something behind that runs on, or nobody could have seen it: it stays, with what it was given.
-            std::mem::forget((self, residue));
-        } else if let Closed::StillMapped(staged) = self.close() {
-            std::mem::forget(staged);
-        }
-    }
-}
-
 /// Whether a library that was closed and stayed mapped is gone by now.
 pub(crate) fn is_gone(staged: &StagedFile) -> bool {
     !sys::is_mapped(staged.path())

@@ -100,6 +100,11 @@ impl ForeignModule {
         Err(Box::new(NotMade { module: Self::around(library, lending, ptr::null_mut()), why }))
     }
 
+    /// A library that nobody wants any more, to be ended as others are: nothing but its constructors has run.
+    pub(crate) fn never_made(library: CheckedLibrary, lending: Arc<Lending>) -> Self {
+        Self::around(library, lending, ptr::null_mut())
+    }
+
     /// A null `object` is one that was never made.
     fn around(library: CheckedLibrary, lending: Arc<Lending>, object: *mut ()) -> Self {
         let root = library.root();

@@ -176,11 +176,13 @@ pub(crate) async fn make(
     let unique = unique_number();
     let origin = material.origin(&plan.path);
     let residue = Residue::new(&plan.id, plan.module, unique, flush::present_runtime);
-    let library = open(material.library.clone(), residue, shared.limits.loader)
-        .await
-        .map_err(Failure::at(SwapStep::Open))?;
     let services = Arc::new(ManagerServices::new(shared.bus.clone()));
     let lending = Lending::new(plan.id.clone(), plan.module, unique, plan.number, services);
+    let unwanted =
+        Unwanted { lending: lending.clone(), origin: origin.clone(), patience: shared.limits.patience() };
+    let library = open(plan, material.library.clone(), residue, shared.limits.loader, unwanted)
+        .await
+        .map_err(Failure::at(SwapStep::Open))?;
     let module = create(shared, plan, library, lending, origin.clone())
         .await
         .map_err(Failure::at(SwapStep::Constructor))?;
@@ -224,15 +226,30 @@ pub(crate) async fn reading<T: Send + 'static>(
     })
 }
 
-async fn open(staged: StagedFile, residue: Arc<Residue>, limit: Duration) -> Result<CheckedLibrary> {
+/// What a library needs for its end that is opened too late for anybody.
+struct Unwanted {
+    lending: Arc<Lending>,
+    origin: Origin,
+    patience: Patience,
+}
+
+async fn open(
+    plan: &Plan,
+    staged: StagedFile,
+    residue: Arc<Residue>,
+    limit: Duration,
+    unwanted: Unwanted,
+) -> Result<CheckedLibrary> {
     let path = staged.origin().to_owned();
     let name = crate::intake::file_name(&path);
     let job = move || (crate::boundary::library::open_checked(staged, &path, residue), None::<()>);
-    // Opened after all, too late for anybody: nothing but its constructors has run.
-    loader::run(format!("opening `{name}`"), limit, job, |late| {
-        if let Ok(library) = late {
-            library.close_unused();
-        }
+    let (id, number) = (plan.id.clone(), plan.number);
+    loader::run(format!("opening `{name}`"), limit, job, move |late| {
+        let Ok(library) = late else { return };
+        let Unwanted { lending, origin, patience } = unwanted;
+        let module = ForeignModule::never_made(library, lending);
+        let generation = Arc::new(Generation::foreign(number, module, origin));
+        coordinator::spawn(async move { bury(&id, generation, patience).await });
     })
     .await?
 }

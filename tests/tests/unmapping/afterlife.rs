@@ -111,6 +111,9 @@ fn a_library_that_was_opened_too_late_and_stays_mapped_may_use_what_it_was_given
             until("it has been opened, and closed again", || {
                 block_on(house.load_file(&plugin("echo"), "next", Value::Null)).is_ok()
             });
+            until("it is listed", || !house.host.retained().is_empty());
+            let retained = house.host.retained();
+            assert_eq!((&*retained[0].id, retained[0].retained_by[0].holder), ("late", Holder::Loader));
             assert!(house.is_mapped("late"));
             // It was given what the one before had, if that was let go of.
             house.gone("next").await;

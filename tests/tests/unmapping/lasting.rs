@@ -4,7 +4,7 @@
 use std::{fs, process::Command};
 
 use oxide_host::report::Holder;
-use oxide_tests::{House, block_on, child, child::folder, house::lines, until};
+use oxide_tests::{Flag, House, SHORT, block_on, child, child::folder, house::lines, plugin, until};
 use serde_json::Value;
 
 /// After a call of `method` the library is retained, and the receipt says for which functions.
@@ -74,6 +74,26 @@ fn a_thread_on_a_stack_of_its_own_heap_stays_on_the_list_of_the_c_library_when_i
             retained_after(&house, "one", "own_stack", "").await;
             // Is put on that list before the first.
             retained_after(&house, "other", "own_stack", "").await;
+        });
+    });
+}
+
+#[test]
+fn a_library_that_was_opened_too_late_is_not_closed_either() {
+    child(&["c-lasting"]).flag("C_LASTING_BEGINNING").run(|| {
+        block_on(async {
+            let flag = Flag::named("C_LASTING_BEGINNING");
+            let mut house = House::with(|builder| builder.loader_timeout(SHORT)).await;
+            let error = house.load_file(&plugin("c-lasting"), "late", Value::Null).await.unwrap_err();
+            assert_eq!(error.code(), "loader_stuck", "{error}");
+            flag.go_on();
+            until("it is listed", || !house.host.retained().is_empty());
+            let retained = house.host.retained();
+            assert_eq!(
+                (&*retained[0].id, retained[0].retained_by[0].holder),
+                ("late", Holder::ForeignImport)
+            );
+            assert!(house.is_mapped("late"));
         });
     });
 }

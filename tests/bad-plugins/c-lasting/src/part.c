@@ -85,3 +85,13 @@ int c_part_own_stack(void *stack, size_t size) {
         error = pthread_attr_setstack(&attributes, stack, size);
     return error ? error : pthread_create(&thread, &attributes, nothing, NULL);
 }
+
+/* Opens a stream, and waits until there is a file at the path that the variable says. */
+__attribute__((constructor)) static void constructor(void) {
+    const char *path = getenv("C_LASTING_BEGINNING");
+    if (!path)
+        return;
+    c_part_fopencookie("something");
+    while (access(path, F_OK) != 0)
+        usleep(2000);
+}
