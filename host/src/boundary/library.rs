@@ -86,7 +86,7 @@ impl LoadedLibrary {
 
     /// Checks the types that cross, with globals of its own so that nothing points into this library
     /// afterwards, and binds its thread services to `residue`. On failure the library, of which nothing but
-    /// constructors has run, is closed.
+    /// constructors has run, is closed, unless its file says that it must never be.
     pub(crate) fn check_abi(
         self,
         original: &Path,
@@ -108,9 +108,11 @@ impl LoadedLibrary {
                 Ok(CheckedLibrary { library: self, root, residue, shim })
             }
             Err((reason, message, detail)) => {
-                // Nothing of the module's has run, so there is nothing to wait for. It may stay mapped all
-                // the same; then its copy stays, too.
-                if let (false, staged) = self.close(None) {
+                // Nothing of the module's has run, so there is nothing to wait for, unless its file says that nobody
+                // can know. It may stay mapped all the same; then its copy stays, too.
+                if !self.staged.facts().retained_by().is_empty() {
+                    std::mem::forget(self);
+                } else if let (false, staged) = self.close(None) {
                     std::mem::forget(staged);
                 }
                 let hint = "rebuild the plugin with a released oxide-plugin-api of this host's major version";

@@ -1,10 +1,12 @@
 //! What the C library keeps of a plugin, and calls or writes to later: it is not undone by a close, so a file that
 //! imports such a function is never closed.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use oxide_host::report::Holder;
-use oxide_tests::{Flag, House, SHORT, block_on, child, child::folder, house::lines, plugin, until};
+use oxide_tests::{
+    Flag, House, SHORT, block_on, child, child::folder, house::lines, misbehave::changed, plugin, until,
+};
 use serde_json::Value;
 
 /// After a call of `method` the library is retained, and the receipt says for which functions.
@@ -94,6 +96,29 @@ fn a_library_that_was_opened_too_late_is_not_closed_either() {
                 ("late", Holder::ForeignImport)
             );
             assert!(house.is_mapped("late"));
+        });
+    });
+}
+
+/// The plugin, as if another abi_stable had made its tables.
+fn of_another_abi_stable(plugin: &Path) -> Vec<u8> {
+    const MAGIC: &[u8] = b"abi stable library for Rust";
+    let mut bytes = fs::read(plugin).unwrap();
+    let at = bytes.windows(MAGIC.len()).position(|window| window == MAGIC).unwrap();
+    bytes[at] = b'A';
+    bytes
+}
+
+#[test]
+fn a_library_that_is_refused_after_it_was_opened_is_not_closed_either() {
+    child(&["c-lasting"]).flag("C_LASTING_BEGINNING").run(|| {
+        block_on(async {
+            Flag::named("C_LASTING_BEGINNING").go_on();
+            let file = changed("c-lasting", &of_another_abi_stable(&plugin("c-lasting")));
+            let mut house = House::new().await;
+            let error = house.load_file(file.as_ref(), "refused", Value::Null).await.unwrap_err();
+            assert_eq!(error.code(), "layout_mismatch", "{error}");
+            assert!(house.is_mapped("refused"));
         });
     });
 }
