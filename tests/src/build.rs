@@ -38,14 +38,16 @@ pub fn plugin(package: &str) -> PathBuf {
     static CLINGING: LazyLock<Built> = LazyLock::new(|| {
         build(
             &mut cargo(),
-            &["clinging", "rayon-user", "own-allocator", "c-inside", "c-lasting", "afterlife"],
+            &["clinging", "rayon-user", "own-allocator", "c-inside", "c-beside", "c-lasting", "afterlife"],
         )
     });
     // Needs a compiler that not every machine has.
     static CPP: LazyLock<Built> = LazyLock::new(|| build(&mut cargo(), &["cpp-inside"]));
     let built = match package {
         "tokio-user" | "everything" => &WITH_TOKIO,
-        "clinging" | "rayon-user" | "own-allocator" | "c-inside" | "c-lasting" | "afterlife" => &CLINGING,
+        "clinging" | "rayon-user" | "own-allocator" | "c-inside" | "c-beside" | "c-lasting" | "afterlife" => {
+            &CLINGING
+        }
         "cpp-inside" => &CPP,
         _ => &PLAIN,
     };

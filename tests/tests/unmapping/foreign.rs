@@ -188,6 +188,29 @@ fn a_system_library_that_it_opened_stays_when_it_goes() {
     });
 }
 
+#[test]
+fn a_library_that_two_plugins_need_stays_with_the_second_and_goes_with_it() {
+    child(&["c-beside"]).run(|| {
+        block_on(async {
+            let mut house = House::with(|builder| builder.allow_foreign_libraries(true)).await;
+            for id in ["one", "other"] {
+                house.load_as("c-beside", id, Value::Null).await;
+            }
+            assert_eq!(house.call("one", "count", "").await, "1");
+            assert_eq!(house.call("other", "count", "").await, "2");
+            // The receipts tell of the plugins, and of nothing else.
+            house.gone("one").await;
+            assert!(maps().contains("libbeside.so"));
+            assert_eq!(house.call("other", "count", "").await, "3");
+            house.gone("other").await;
+            assert!(!maps().contains("libbeside.so"));
+            house.load_as("c-beside", "next", Value::Null).await;
+            assert_eq!(house.call("next", "count", "").await, "1");
+            house.gone("next").await;
+        });
+    });
+}
+
 /// A library that uses the system's threads itself, past everything that stands in for them in a plugin.
 const PRIVATE: &str = r#"
     #include <pthread.h>
