@@ -13,6 +13,7 @@ use memmap2::{Mmap, MmapMut};
 
 /// How long a slate stays as quick as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is known of other systems"))]
 pub(crate) enum Warmth {
     /// It lies in the memory.
     Stays,
@@ -27,8 +28,11 @@ pub(crate) enum Warmth {
 /// system call, not when it is written through a mapping. Nor on file systems that put another file in front of the one
 /// that is mapped (overlayfs), so that [`CleanSlate`] could not learn who has it.
 pub(crate) fn warmth(folder: &Path) -> Option<Warmth> {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(target_os = "linux")]
     {
+        if !cfg!(target_arch = "x86_64") {
+            return None;
+        }
         /// The file systems' numbers in `linux/magic.h`.
         const TMPFS: u64 = 0x0102_1994;
         const EXT4: u64 = 0xef53;
@@ -39,7 +43,7 @@ pub(crate) fn warmth(folder: &Path) -> Option<Warmth> {
             _ => None,
         }
     }
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    #[cfg(not(target_os = "linux"))]
     {
         let _ = folder;
         None
