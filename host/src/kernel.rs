@@ -77,11 +77,6 @@ pub(crate) fn linger(has_work: impl FnMut() -> bool) {
     }
 }
 
-/// How many verbs are under way.
-pub(crate) fn verbs() -> usize {
-    UNDER_WAY.load(SeqCst)
-}
-
 /// Waits for at most `limit` until it `is_over`, without sleeping; others may run meanwhile.
 pub(crate) fn stay_awake(limit: Duration, mut is_over: impl FnMut() -> bool) {
     let since = Instant::now();

@@ -15,7 +15,7 @@ use async_task::Runnable;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{flush, hook::panic_message, loader, pool};
+use super::{hook::panic_message, loader, pool};
 use crate::{boundary::gate, kernel};
 
 /// Held by the thread that is at the tasks.
@@ -112,7 +112,7 @@ fn schedule(runnable: Runnable) {
     match place {
         Place::Here => HERE.with_borrow_mut(|here| here.push_back(runnable)),
         Place::Idle => {
-            if let Err(runnable) = pool::offer(runnable, flush::is_about_to_sleep()) {
+            if let Err(runnable) = pool::offer(runnable) {
                 kernel::run(move || step(runnable));
             }
         }
@@ -200,22 +200,6 @@ mod tests {
             .collect();
         for task in tasks {
             task.blocking_recv().expect("it did not panic");
-        }
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_life_thread_that_was_left_a_processor_runs_wherever_it_may() {
-        ready().unwrap();
-        let own = rustix::thread::sched_getaffinity(None).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let _entered = runtime.enter();
-        for _ in 0..100 {
-            let verb = kernel::UnderWay::begin();
-            let asked =
-                asking(|| spawn(hook::run_blocking(LIMIT, || rustix::thread::sched_getaffinity(None), drop)));
-            assert_eq!(asked.blocking_recv().unwrap().unwrap().unwrap(), own);
-            drop(verb);
         }
     }
 

@@ -135,14 +135,6 @@ pub(crate) async fn attend<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Whether the calling thread, which has asked for a verb, has nothing else to do meanwhile, as far as can be seen: it is
-/// in nobody's task, and no other verb is under way that it might have asked for just now.
-pub(super) fn is_about_to_sleep() -> bool {
-    kernel::verbs() == 1
-        && tokio::task::try_id().is_none()
-        && Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
-}
-
 /// Somebody who waits for a verb, and not within another one.
 struct Attending(bool);
 

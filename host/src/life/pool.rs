@@ -21,9 +21,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{coordinator, hook::panic_message, loader};
 use crate::{
-    boundary::{gate, residue},
+    boundary::{gate, residue::threads},
     kernel,
-    sys::threads,
 };
 
 /// How long an idle thread waits for work before it ends.
@@ -31,23 +30,6 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// So many threads may be busy or blocked at once; more work than that waits.
 const MOST: usize = 512;
-
-/// A life thread that sleeps, or did.
-struct Sleeper {
-    work: Condvar,
-    thread: u32,
-    /// Where it may run, when whoever woke it has it run on its own processor.
-    may_run_on: Mutex<Option<threads::Processors>>,
-}
-
-impl Sleeper {
-    /// Runs again wherever it may.
-    fn is_awake(&self) {
-        if let Some(processors) = self.may_run_on.lock().take() {
-            threads::run_on(&processors);
-        }
-    }
-}
 
 /// What a life thread does next.
 enum Job {
@@ -64,7 +46,7 @@ struct State {
     idle: usize,
     /// Those of the idle ones that sleep. The last is woken first: what it used last is still in its processor's caches, and
     /// those that are not needed get to end.
-    sleepers: Vec<Arc<Sleeper>>,
+    sleepers: Vec<Arc<Condvar>>,
     threads: usize,
     named: u64,
     /// Counts the sweeps.
@@ -91,17 +73,13 @@ impl State {
         self.idle + self.expected >= self.jobs.len() + more
     }
 
-    /// Tells an idle thread of a new job. `here`: the caller is about to sleep, and leaves it its processor; to wake another
-    /// one takes longer than most of what there is to do.
-    fn tell(&mut self, here: bool) {
+    /// Tells an idle thread of a new job.
+    fn tell(&mut self) {
         // One that lingers looks at the queue before it sleeps.
         if (!self.lingers || self.jobs.len() > 1)
             && let Some(sleeper) = self.sleepers.pop()
         {
-            if here {
-                *sleeper.may_run_on.lock() = threads::bring_here(sleeper.thread);
-            }
-            sleeper.work.notify_one();
+            sleeper.notify_one();
         }
     }
 }
@@ -129,7 +107,7 @@ pub(crate) fn run(job: impl FnOnce() + Send + 'static) {
         return;
     }
     if state.has_idle(0) {
-        state.tell(false);
+        state.tell();
         return;
     }
     if state.threads >= MOST {
@@ -174,15 +152,14 @@ pub(super) fn ready_another() {
     let _ = is_ready.recv();
 }
 
-/// Has a life thread that has nothing to do carry on with a task; gives it back when there is none. `here` as for
-/// [`State::tell`].
-pub(super) fn offer(task: Runnable, here: bool) -> Result<(), Runnable> {
+/// Has a life thread that has nothing to do carry on with a task; gives it back when there is none.
+pub(super) fn offer(task: Runnable) -> Result<(), Runnable> {
     let mut state = STATE.lock();
     if !state.has_idle(1) {
         return Err(task);
     }
     state.push(Job::Step(task));
-    state.tell(here);
+    state.tell();
     Ok(())
 }
 
@@ -203,7 +180,7 @@ pub(crate) fn sweep() {
     let mut state = STATE.lock();
     state.sweeps += 1;
     for sleeper in state.sleepers.drain(..) {
-        sleeper.work.notify_one();
+        sleeper.notify_one();
     }
 }
 
@@ -218,8 +195,7 @@ pub(super) fn later(work: fn()) {
 }
 
 fn serve() {
-    let thread = threads::own_number();
-    let own = Arc::new(Sleeper { work: Condvar::new(), thread, may_run_on: Mutex::default() });
+    let work = Arc::new(Condvar::new());
     let (mut swept, mut is_expected) = (0, false);
     loop {
         let mut lingered = false;
@@ -244,11 +220,10 @@ fn serve() {
                     state.idle -= 1;
                     continue;
                 }
-                state.sleepers.push(own.clone());
-                let timed_out = own.work.wait_for(&mut state, IDLE).timed_out();
-                own.is_awake();
+                state.sleepers.push(work.clone());
+                let timed_out = work.wait_for(&mut state, IDLE).timed_out();
                 state.idle -= 1;
-                state.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &own));
+                state.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &work));
                 // As long as the loader is at work, who knows for how long, a new thread may have to wait for it.
                 if timed_out && state.jobs.is_empty() && !loader::is_at_work() {
                     state.threads -= 1;
@@ -276,7 +251,7 @@ fn serve() {
         }
         // Destructors may take their time, and nobody else has been told of the job that waits.
         if !is_expected {
-            residue::threads::flush_if_asked();
+            threads::flush_if_asked();
         }
     }
 }
