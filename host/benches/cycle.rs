@@ -15,36 +15,25 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use oxide_host::Host;
 
 const PAIRS: usize = 500;
-const FIRST: usize = 200;
 
 fn main() {
     let echo = oxide_tests::build::stripped_release("echo");
     let folder = tempfile::tempdir().expect("room for a copy");
     let size = fs::metadata(&echo).expect("it has just been built").len();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
-
     let host = Host::new().expect("a host");
-    let by_hand = |round| by_hand(&echo, &folder.path().join(format!("copy-{round}.so")));
-    let pairs = pairs(PAIRS, by_hand, || time(|| runtime.block_on(cycle(&host, &echo))));
-    say_pairs(&format!("a cycle of {} KiB, {PAIRS} pairs:", size / 1024), &pairs);
 
-    // Nothing is there yet in which the copy could be made.
-    let pairs = self::pairs(FIRST, by_hand, || {
-        let host = Host::new().expect("a host");
-        time(|| runtime.block_on(cycle(&host, &echo)))
-    });
-    say_pairs(&format!("the first cycle of a host, {FIRST} pairs:"), &pairs);
-}
-
-/// Times both in turn. The first ones warm everything up.
-fn pairs(count: usize, by_hand: impl Fn(usize), ours: impl Fn() -> Duration) -> Vec<(Duration, Duration)> {
-    let both = |round| (ours(), time(|| by_hand(round)));
-    (0..count + 20).map(both).skip(20).collect()
-}
-
-fn say_pairs(what: &str, pairs: &[(Duration, Duration)]) {
+    let mut pairs = Vec::new();
+    for round in 0..PAIRS + 20 {
+        let ours = time(|| runtime.block_on(cycle(&host, &echo)));
+        let naive = time(|| by_hand(&echo, &folder.path().join(format!("copy-{round}.so"))));
+        // The first ones warm everything up.
+        if round >= 20 {
+            pairs.push((ours, naive));
+        }
+    }
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    println!("{what}");
+    println!("a cycle of {} KiB, {PAIRS} pairs:", size / 1024);
     say("  load, call, unload, in µs", pairs.iter().map(|pair| micros(pair.0)).collect());
     say("  copy, dlopen, dlsym, dlclose by hand, in µs", pairs.iter().map(|pair| micros(pair.1)).collect());
     say("  ratio", pairs.iter().map(|(ours, naive)| ours.as_secs_f64() / naive.as_secs_f64()).collect());

@@ -34,7 +34,6 @@ const ROUNDS: usize = 12;
 const CALLERS: usize = 2;
 const EVERY: Duration = Duration::from_millis(20);
 const PAIRS: usize = 400;
-const FIRST: usize = 150;
 const WARM: usize = 20;
 
 fn main() {
@@ -211,24 +210,12 @@ fn hold(runtime: &Runtime, keeper: &Builds) {
 }
 
 fn by_hand(runtime: &Runtime, echo: &Builds) {
-    let loaded = || {
-        let host = Host::new().expect("a host");
-        runtime.block_on(host.load(echo.write(0))).expect("it loads");
-        host
-    };
-    let host = loaded();
-    pairs(runtime, echo, "a swap", PAIRS, || host.clone());
-    // Nothing is there yet in which the copy could be made.
-    pairs(runtime, echo, "a host's first swap", FIRST, loaded);
-    runtime.block_on(host.shutdown());
-}
-
-/// Swaps hosts' `echo` to builds that are new each time.
-fn pairs(runtime: &Runtime, echo: &Builds, what: &str, count: usize, next: impl Fn() -> Host) {
+    let host = Host::new().expect("a host");
+    runtime.block_on(host.load(echo.write(0))).expect("it loads");
     let present = ArcSwap::from_pointee(ByHand::open(&echo.folder, &echo.write(0), 0));
     let (mut ours, mut naive, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=count + WARM {
-        let (host, build) = (next(), echo.write(round));
+    for round in 1..=PAIRS + WARM {
+        let build = echo.write(round);
         let swap = time(|| {
             let report = runtime.block_on(host.swap("echo", &build)).expect("it is swapped");
             assert!(report.old.unmapped, "{report:?}");
@@ -245,10 +232,11 @@ fn pairs(runtime: &Runtime, echo: &Builds, what: &str, count: usize, next: impl 
             ratios.push(swap.as_secs_f64() / hand.as_secs_f64());
         }
     }
-    println!("{what} to a changed file of {} KiB, {count} pairs:", echo.bytes.len() / 1024);
+    println!("a swap to a changed file of {} KiB, {PAIRS} pairs:", echo.bytes.len() / 1024);
     say("  ours, in µs", ours);
     say("  copy, dlopen, dlsym, ArcSwap, dlclose by hand, in µs", naive);
     say("  ratio", ratios);
+    runtime.block_on(host.shutdown());
 }
 
 /// A copy of a build, opened.

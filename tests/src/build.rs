@@ -86,18 +86,6 @@ pub fn stripped_release(package: &str) -> PathBuf {
     file(&built, package)
 }
 
-/// A plugin without its symbols and debug information, in `folder`: a tenth of the size.
-///
-/// # Panics
-/// When it does not build, or there is no `strip`, which comes with every C compiler.
-pub fn stripped(package: &str, folder: &Path) -> PathBuf {
-    let whole = plugin(package);
-    let stripped = folder.join(whole.file_name().expect("it is a file"));
-    let status = Command::new("strip").arg("-o").arg(&stripped).arg(&whole).status();
-    assert!(status.expect("there is a C compiler").success(), "`{}` can be stripped", whole.display());
-    stripped
-}
-
 /// The flags that have rustc link with the linker that the C compiler knows by this name; `None` where there is none.
 pub fn linker(name: &str) -> Option<Vec<String>> {
     let mut flags = vec![format!("-fuse-ld={name}")];

@@ -1,4 +1,4 @@
-//! Where private copies lie: in the file of one that is gone, if nobody has it any more, and nowhere when there is no host.
+//! Private copies in use: whoever still has one keeps it as it is, and nothing is left of them.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -8,11 +8,10 @@ use std::{
     io::{Read, Seek, Write},
     os::unix::{fs::MetadataExt, net::UnixStream},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use oxide_host::Host;
-use oxide_tests::{build::stripped, child, child::folder, eventually, in_time};
+use oxide_tests::{child, child::folder, eventually, plugin};
 
 /// A copy that is mapped: its file's number, and where it lies.
 type Copy = (u64, PathBuf);
@@ -21,7 +20,7 @@ fn staging() -> PathBuf {
     folder().join("staging")
 }
 
-/// A host whose copies, and what it keeps of them, lie in the child's folder.
+/// A host whose files all lie in the child's folder.
 fn host() -> Host {
     fs::create_dir(env::temp_dir()).unwrap();
     Host::builder().staging_dir(staging()).build().unwrap()
@@ -29,17 +28,6 @@ fn host() -> Host {
 
 fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap().block_on(test);
-}
-
-/// Whether this system is one on which files of copies are kept.
-fn keeps_files() -> bool {
-    let kind = Command::new("stat").args(["-f", "-c", "%T"]).arg(folder()).output().unwrap().stdout;
-    let known = ["ext2/ext3", "xfs", "tmpfs"].contains(&String::from_utf8_lossy(&kind).trim());
-    let keeps = known && cfg!(target_arch = "x86_64");
-    if !keeps {
-        eprintln!("skipped: no files are kept on {}", String::from_utf8_lossy(&kind));
-    }
-    keeps
 }
 
 /// Whatever of the staging folder is in the process's map.
@@ -74,52 +62,27 @@ async fn unload(host: &Host) {
     assert_eq!(mapped(), BTreeSet::new());
 }
 
-/// The builds of `echo`, of different sizes, and not too large for their files to be kept.
 fn builds() -> [PathBuf; 2] {
-    let builds = ["echo", "echo2"].map(|package| stripped(package, &folder()));
-    assert_ne!(fs::metadata(&builds[0]).unwrap().len(), fs::metadata(&builds[1]).unwrap().len());
-    builds
+    ["echo", "echo2"].map(plugin)
 }
 
 #[test]
-fn a_copy_lies_in_the_file_of_one_that_is_gone() {
+fn a_copy_goes_with_its_library() {
     child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
         run(async {
-            let (host, builds, mut before) = (host(), builds(), None);
-            for build in builds.iter().cycle().take(20) {
-                let (number, path) = load(&host, build).await;
+            let (host, builds) = (host(), builds());
+            for build in builds.iter().cycle().take(10) {
+                let (_, path) = load(&host, build).await;
                 assert_eq!(host.invoke(ID, "echo", vec![7; 9]).await.unwrap().as_ref(), [7; 9]);
                 unload(&host).await;
-                eventually("its name is gone", || !path.exists()).await;
-                before = Some(number);
-            }
-            if keeps_files() {
-                // What a copy leaves behind is kept a moment after its name is gone.
-                in_time(async {
-                    loop {
-                        let (number, _) = load(&host, &builds[0]).await;
-                        unload(&host).await;
-                        if before.replace(number) == Some(number) {
-                            break;
-                        }
-                    }
-                })
-                .await;
-                // From then on at once, so that neither the memory nor the map wavers.
-                for _ in 0..20 {
-                    let (number, _) = load(&host, &builds[0]).await;
-                    assert_eq!(before, Some(number));
-                    unload(&host).await;
-                    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-                    assert_eq!(maps.lines().filter(|line| line.contains("/slate-")).count(), 1, "{maps}");
-                }
+                eventually("it is gone", || !path.exists()).await;
             }
         });
     });
 }
 
 #[test]
-fn what_somebody_still_has_is_never_written_again() {
+fn what_somebody_still_has_stays_as_it_is() {
     child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
         run(async {
             let (host, builds) = (host(), builds());
@@ -169,11 +132,6 @@ fn a_forked_child_keeps_the_code_that_it_was_forked_with() {
     child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
         run(async {
             let (host, builds) = (host(), builds());
-            // So that the next copy may lie in a file that is kept.
-            for _ in 0..3 {
-                load(&host, &builds[0]).await;
-                unload(&host).await;
-            }
             let (_, path) = load(&host, &builds[0]).await;
             let code = code(&path);
             let expected = code.to_vec();

@@ -2,8 +2,7 @@
 //!
 //! `read` takes a file into memory; `image` recognises the format, and `elf`, `pe` and `macho` find in it the
 //! description's section and the facts of linking; `description` reads the former, `facts` judges the latter;
-//! `inspect` puts them together and refuses what can't be loaded here; `stage` makes the private copy, where it can in a file that
-//! `slates` has kept.
+//! `inspect` puts them together and refuses what can't be loaded here; `stage` writes the private copy.
 //!
 //! `wasm` describes a guest's file, and `guest` tells the two sorts of files apart; `engine` finds what runs guests.
 
@@ -21,7 +20,6 @@ mod macho;
 mod pe;
 mod read;
 mod refusal;
-mod slates;
 mod stage;
 mod staging_base;
 mod text;

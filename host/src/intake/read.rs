@@ -5,16 +5,15 @@ use std::{
     io::{self, ErrorKind, Read, Seek},
     ops::Deref,
     path::Path,
-    sync::Arc,
 };
 
 use memmap2::{Mmap, MmapMut};
 use parking_lot::Mutex;
 
-use super::{Fault, RefusalReason, slates::Written, wasm::is_wasm};
+use super::{Fault, RefusalReason, wasm::is_wasm};
 
 /// The largest library that is taken: ten times the largest that anyone has shown us.
-pub(super) const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = 1 << 30;
 
 /// Enough to tell a library from everything else.
 const HEAD: u64 = 4096;
@@ -28,8 +27,6 @@ pub(super) enum Buffer {
     Mapped(MmapMut, usize),
     /// The private copy's, where it lies.
     Copied(Mmap),
-    /// The same, in a file that was there before.
-    Slate(Arc<Written>),
     /// A small one's that stays for long.
     Kept(Box<[u8]>),
 }
@@ -39,7 +36,7 @@ impl Buffer {
     pub(super) fn kept(self) -> Self {
         match &self {
             Self::Spare(bytes) => Self::Kept(bytes.as_slice().into()),
-            Self::Mapped(..) | Self::Copied(_) | Self::Slate(_) | Self::Kept(_) => self,
+            Self::Mapped(..) | Self::Copied(_) | Self::Kept(_) => self,
         }
     }
 }
@@ -58,7 +55,6 @@ impl Deref for Buffer {
             Self::Spare(bytes) => bytes,
             Self::Mapped(map, len) => map.get(..*len).unwrap_or_default(),
             Self::Copied(map) => map,
-            Self::Slate(written) => written.bytes(),
             Self::Kept(bytes) => bytes,
         }
     }
@@ -78,7 +74,7 @@ impl Drop for Buffer {
 /// Tells from a file's first bytes whether it is worth reading on.
 pub(super) type Look = fn(&[u8]) -> Result<(), Fault>;
 
-/// Has a file that may be what `look` looks for copied, by a `copy` that is told its length. `None`
+/// Has a file that may be what `look` looks for copied, by a `copy` that is told how many bytes it may copy at most. `None`
 /// when there is a doubt, or the copy was not made: reading and writing will say why.
 #[cfg(unix)]
 pub(super) fn copy<T>(
@@ -93,7 +89,7 @@ pub(super) fn copy<T>(
         return Ok(None);
     }
     look(&head)?;
-    Ok(copy(&mut file, metadata.len()))
+    Ok(copy(&mut file, LARGEST))
 }
 
 /// The file, open for reading, and what is known of it.

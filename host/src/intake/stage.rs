@@ -19,7 +19,6 @@ use crate::{error::KernelError, sys::private_file::PrivateFile};
 use super::{
     Description, Fault, InspectedFile, LinkFacts,
     read::{self, Buffer, Look},
-    slates::{Slates, Written},
     staging_base,
 };
 
@@ -30,11 +29,10 @@ pub struct StagingDir {
     folder: Arc<Folder>,
     /// Where copies go when there is no room in the folder; `None` when it was chosen.
     next: Option<OnceLock<Option<Arc<Folder>>>>,
-    slates: Arc<Slates>,
 }
 
 #[derive(Debug)]
-pub(super) struct Folder {
+struct Folder {
     path: PathBuf,
     /// Held, never read: to hold it says that this host lives.
     _lock: File,
@@ -53,11 +51,7 @@ impl StagingDir {
     /// or is mounted noexec.
     pub fn open(base: Option<&Path>) -> Result<Self, KernelError> {
         let next = base.is_none().then(OnceLock::new);
-        let folder = Arc::new(Folder::claim(&staging_base::prepare(base)?)?);
-        // Where the base is ours, there: it may be the memory. In a chosen one nothing is to be seen but copies.
-        let own_base = folder.path.parent().filter(|_| next.is_some());
-        let slates = Arc::new(Slates::new(&folder.path, own_base));
-        Ok(Self { folder, next, slates })
+        Ok(Self { folder: Arc::new(Folder::claim(&staging_base::prepare(base)?)?), next })
     }
 
     /// Where it is.
@@ -77,7 +71,6 @@ impl StagingDir {
     /// # Errors
     /// [`KernelError::Io`] when something can't be removed; the next host to start tries again.
     pub fn remove_all(&self) -> Result<(), KernelError> {
-        self.slates.remove_all();
         let next = self.next.as_ref().and_then(OnceLock::get).and_then(Option::as_ref);
         for folder in next.into_iter().chain([&self.folder]) {
             match staging_base::clear(&folder.path) {
@@ -99,21 +92,9 @@ impl StagingDir {
         origin: &Path,
         look: Look,
     ) -> Result<Option<(PrivateCopy, Buffer)>, Fault> {
-        read::copy(path, look, |source, length| {
-            let name = self.folder.next_path(&stem(origin));
-            let copy = |slate| PrivateCopy {
-                path: name.clone(),
-                slate,
-                slates: Some(self.slates.clone()),
-                _folder: self.folder.clone(),
-            };
-            if let Some(written) = self.slates.copy(source, length, &name) {
-                let written = Arc::new(written);
-                return Some((copy(Some(written.clone())), Buffer::Slate(written)));
-            }
-            let file = PrivateFile::create(&name).ok()?;
-            let copy = copy(None);
-            let bytes = file.copy(source, read::LARGEST).ok()?;
+        read::copy(path, look, |source, limit| {
+            let (copy, file) = self.folder.create(origin).ok()?;
+            let bytes = file.copy(source, limit).ok()?;
             Some((copy, Buffer::Copied(bytes)))
         })
     }
@@ -139,26 +120,23 @@ impl StagingDir {
 }
 
 impl Folder {
-    pub(super) fn claim(base: &Path) -> Result<Self, KernelError> {
+    fn claim(base: &Path) -> Result<Self, KernelError> {
         staging_base::sweep(base);
         let (path, lock) = staging_base::claim(base)?;
         Ok(Self { path, _lock: lock, next: AtomicU64::new(1) })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// A name that was never used before.
-    pub(super) fn next_path(&self, stem: &str) -> PathBuf {
+    /// A new file for a copy of `origin`.
+    fn create(self: &Arc<Self>, origin: &Path) -> Result<(PrivateCopy, PrivateFile), KernelError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.path.join(format!("{stem}-{number}{}", std::env::consts::DLL_SUFFIX))
+        let name = format!("{}-{number}{}", stem(origin), std::env::consts::DLL_SUFFIX);
+        let path = self.path.join(name);
+        let file = PrivateFile::create(&path).map_err(|error| io_error("create", &path, error))?;
+        Ok((PrivateCopy { path, _folder: self.clone() }, file))
     }
 
     fn write(self: &Arc<Self>, bytes: &[u8], origin: &Path) -> Result<PrivateCopy, KernelError> {
-        let path = self.next_path(&stem(origin));
-        let file = PrivateFile::create(&path).map_err(|error| io_error("create", &path, error))?;
-        let copy = PrivateCopy { path, slate: None, slates: None, _folder: self.clone() };
+        let (copy, file) = self.create(origin)?;
         file.write(bytes).map_err(|error| io_error("write", &copy.path, error))?;
         Ok(copy)
     }
@@ -190,10 +168,6 @@ struct Staged {
 /// A file in the folder, removed with this.
 pub(super) struct PrivateCopy {
     path: PathBuf,
-    /// What it is a name of, if it is.
-    slate: Option<Arc<Written>>,
-    /// Who may have its file afterwards.
-    slates: Option<Arc<Slates>>,
     /// Dropped after the copy in it has been removed, which is what lets the folder go with the last copy.
     _folder: Arc<Folder>,
 }
@@ -263,12 +237,6 @@ impl StagedFile {
         &self.staged.facts
     }
 
-    /// Lets go of it at once where its file is kept for the next copy, so that the next one finds it; else it is given back,
-    /// to be dropped when nobody waits for the disk.
-    pub(crate) fn let_go(self) -> Option<Self> {
-        if self.staged.copy.slate.is_some() { None } else { Some(self) }
-    }
-
     /// Whether `file` holds the very bytes of this copy.
     ///
     /// # Errors
@@ -276,9 +244,6 @@ impl StagedFile {
     pub fn has_bytes_of(&self, file: &InspectedFile) -> Result<bool, KernelError> {
         if self.staged.length != file.bytes().len() as u64 {
             return Ok(false);
-        }
-        if let Some(written) = &self.staged.copy.slate {
-            return Ok(written.bytes() == file.bytes());
         }
         let same = || -> io::Result<bool> {
             let mut copy = File::open(&self.staged.copy.path)?;
@@ -313,19 +278,10 @@ impl fmt::Debug for StagedFile {
 
 impl Drop for PrivateCopy {
     fn drop(&mut self) {
-        let written = self.slate.take();
-        if let (None, Some(slates)) = (&written, &self.slates)
-            && slates.adopt(&self.path)
-        {
-            return;
-        }
         if let Err(error) = staging_base::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::debug!(path = %self.path.display(), %error, "a staged copy stays for the next sweep");
-        }
-        if let (Some(written), Some(slates)) = (written.and_then(Arc::into_inner), &self.slates) {
-            slates.keep(written);
         }
     }
 }

@@ -354,7 +354,7 @@ impl Burial {
                 Object::InProcess(_) => None,
             };
             // Nobody needs to wait for the disk.
-            let copy = closed.as_mut().and_then(Closed::take_copy).and_then(StagedFile::let_go);
+            let copy = closed.as_mut().and_then(Closed::take_copy);
             (closed, copy)
         };
         let done = loader::run(what, self.patience.loader, close, move |closed| {

@@ -240,8 +240,6 @@ fn serve() {
             None => false,
         };
         while let Some(work) = LATER.take() {
-            // Whoever waited for the verb may have been woken on this processor.
-            thread::yield_now();
             if is_expected {
                 run(work);
             } else {

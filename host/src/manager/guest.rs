@@ -12,14 +12,14 @@ use oxide_plugin_api::{ModuleKind, Payload};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::load::{Loading, READING, reading};
+use super::load::{Loading, reading};
 use crate::{
     error::Result,
     intake::{
         InspectedFile, InspectedGuest, ModuleFile, Refusal, RefusalReason, StagedFile, file_name,
         find_engine, prepare_cache,
     },
-    life::{generation::Origin, hook, loader},
+    life::generation::Origin,
 };
 
 /// How WASM guests are run.
@@ -127,15 +127,6 @@ impl WasmOptions {
 }
 
 impl Material {
-    /// Lets go of the copy of a library that is gone, for good.
-    pub(crate) async fn forget(self) {
-        let let_go = move || self.library.let_go();
-        // Not here, where nobody may block.
-        if let Some(Some(copy)) = hook::run_blocking(READING, let_go, drop).await {
-            loader::leave(copy);
-        }
-    }
-
     /// What it is called until it has said its id.
     pub(crate) fn name(&self) -> String {
         match &self.guest {

@@ -39,7 +39,7 @@ use crate::{
     report::{Holder, Retained, Retention, StopOutcome, SwapStep},
 };
 
-/// How long reading, copying or removing a file may take.
+/// How long reading or copying a file may take.
 pub(crate) const READING: Duration = Duration::from_secs(120);
 
 /// How a file is to be loaded.

@@ -123,8 +123,9 @@ pub(crate) async fn swap(
         runtime: asker.runtime.clone(),
     };
     let receipt = leaving.end(inside, under_way).await;
+    // The disk may take its time.
     if let Some(build) = forgotten {
-        build.material.forget().await;
+        loader::leave(build);
     }
     Ok(SwapReport {
         id: entry.id.as_ref().to_owned(),

@@ -13,7 +13,7 @@ use crate::{
     life::{
         burial::Burial,
         generation::{GenerationSeat, SEATS},
-        reaper,
+        loader, reaper,
         undertaker::{self, End, Holders},
     },
     report::{Receipt, StopOutcome},
@@ -30,8 +30,8 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     let drain = drain(shared, entry, &present).await;
     let ended = end(shared, &entry.id, &present, was, &drain, runtime).await;
 
-    if let Some(build) = previous {
-        build.material.forget().await;
+    if previous.is_some() {
+        loader::leave(previous);
     }
     entry.route.close();
     ended.list(present.seat);

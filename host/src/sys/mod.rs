@@ -6,7 +6,6 @@ pub(crate) mod platform;
 pub(crate) mod private_file;
 pub(crate) mod regions;
 pub(crate) mod signals;
-pub(crate) mod slate;
 pub(crate) mod threads;
 pub(crate) mod words;
 
