@@ -31,11 +31,18 @@ fn engine_at(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
+/// Copies the program. Not in this process: what another test starts meanwhile would have the copy open for writing, until it
+/// is that test's program, and nothing can be run that anybody may still write ("text file busy").
+fn copy_program(to: &Path) {
+    let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_oxide-host")).arg(to).status();
+    assert!(status.expect("there is a `cp`").success(), "copied");
+}
+
 /// The program, installed into `bin` of the folder, with nothing around it that it knows.
 fn installed(folder: &Folder) -> PathBuf {
     let program = folder.path("bin/oxide-host");
     fs::create_dir_all(folder.path("bin")).expect("made");
-    fs::copy(env!("CARGO_BIN_EXE_oxide-host"), &program).expect("copied");
+    copy_program(&program);
     program
 }
 
@@ -113,7 +120,7 @@ fn a_program_that_was_built_here_finds_the_engine_that_was_built_here() {
     let guest = guest(&folder, "hello", "1.0.0");
     let program = whole.join("target/debug/oxide-host");
     fs::create_dir_all(whole.join("target/debug")).expect("made");
-    fs::copy(env!("CARGO_BIN_EXE_oxide-host"), &program).expect("copied");
+    copy_program(&program);
     fs::write(whole.join("target/CACHEDIR.TAG"), "").expect("written");
     let own = whole.join("example-plugins/wasm-runtime/target");
     for place in

@@ -53,6 +53,24 @@ fn first(seats: &Seats<Occupant>) -> (Arc<Occupant>, &'static Seat<Occupant>, Ar
     (occupant, seat, route)
 }
 
+/// The end of a swap with a hold: the state is handed over, and nobody is in the old generation, nor will be.
+fn switch(
+    seats: &Seats<Occupant>,
+    route: &Route<Occupant>,
+    hold: &Hold,
+    (old, seat): (&Occupant, &'static Seat<Occupant>),
+    number: u32,
+) -> (Arc<Occupant>, &'static Seat<Occupant>) {
+    old.there.goes();
+    let new = Occupant::new(number);
+    let new_seat = seats.take(new.clone());
+    new_seat.gate().open();
+    route.lead_to(new_seat);
+    hold.end().wake();
+    assert!(seats.give_back(seat), "it is drained");
+    (new, new_seat)
+}
+
 fn spawn<R: Send + 'static>(
     route: &Arc<Route<Occupant>>,
     body: impl FnOnce(&Route<Occupant>) -> R + Send + 'static,
@@ -172,14 +190,7 @@ pub fn held_and_switched(callers: usize) {
     hold.begin();
     seat.gate().shut();
     block_on(seat.gate().drained());
-    // The state is handed over: nobody is in the old one, and nobody will be.
-    old.there.goes();
-    let new = Occupant::new(2);
-    let new_seat = seats.take(new.clone());
-    new_seat.gate().open();
-    route.lead_to(new_seat);
-    hold.end().wake();
-    assert!(seats.give_back(seat), "it is drained");
+    let (new, new_seat) = switch(&seats, &route, &hold, (&old, seat), 2);
     for caller in callers {
         let _ = caller.join();
     }
@@ -196,14 +207,7 @@ pub fn held_twice() {
         hold.begin();
         seat.gate().shut();
         block_on(seat.gate().drained());
-        old.there.goes();
-        let new = Occupant::new(number);
-        let new_seat = seats.take(new.clone());
-        new_seat.gate().open();
-        route.lead_to(new_seat);
-        hold.end().wake();
-        assert!(seats.give_back(seat), "it is drained");
-        (old, seat) = (new, new_seat);
+        (old, seat) = switch(&seats, &route, &hold, (&old, seat), number);
     }
     for caller in caller {
         assert!(caller.join().is_ok());
@@ -231,13 +235,7 @@ pub fn held_and_come_back() {
     hold.begin();
     seat.gate().shut();
     block_on(seat.gate().drained());
-    old.there.goes();
-    let new = Occupant::new(2);
-    let new_seat = seats.take(new.clone());
-    new_seat.gate().open();
-    route.lead_to(new_seat);
-    hold.end().wake();
-    assert!(seats.give_back(seat), "it is drained");
+    let (new, new_seat) = switch(&seats, &route, &hold, (&old, seat), 2);
     let _ = caller.join();
     vacate(&seats, new_seat, &new);
 }
@@ -275,13 +273,7 @@ pub fn held_and_perhaps_full(callers: usize) {
         }
         return vacate(&seats, seat, &old);
     }
-    old.there.goes();
-    let new = Occupant::new(2);
-    let new_seat = seats.take(new.clone());
-    new_seat.gate().open();
-    route.lead_to(new_seat);
-    hold.end().wake();
-    assert!(seats.give_back(seat), "it is drained");
+    let (new, new_seat) = switch(&seats, &route, &hold, (&old, seat), 2);
     for caller in callers {
         assert!(caller.join().is_ok());
     }
