@@ -121,9 +121,14 @@ impl MessageBus {
 
     /// Publishes what the kernel has to say, without ever waiting: where a subscription makes publishers wait,
     /// it goes beyond the capacity, behind those who came before. Handlers are not given it: what the kernel
-    /// says is for those who watch it.
+    /// says is for those who watch it. `envelope` is made if there are any.
+    pub(crate) fn announce_with(&self, envelope: impl FnOnce() -> Envelope) {
+        self.roster.announce_with(envelope);
+    }
+
+    /// The same of what is there already.
     pub(crate) fn announce(&self, envelope: Envelope) {
-        self.roster.announce(&Arc::new(envelope));
+        self.announce_with(|| envelope);
     }
 
     /// Gives every message published from now on to `handler` too, until the guard is dropped. The bus does

@@ -66,9 +66,13 @@ impl Roster {
         Offer { takers, waiting: arrival.map(|arrival| Waiting::new(arrival, outside)) }
     }
 
-    /// Puts the message into every line that wants it, beyond the capacity if it must be.
-    pub(super) fn announce(&self, envelope: &Arc<Envelope>) {
-        self.queues.load().iter().for_each(|queue| queue.announce(envelope));
+    /// Puts a message into every line that wants it, beyond the capacity if it must be; there is none where nobody could.
+    pub(super) fn announce_with(&self, envelope: impl FnOnce() -> Envelope) {
+        let queues = self.queues.load();
+        if !queues.is_empty() {
+            let envelope = Arc::new(envelope());
+            queues.iter().for_each(|queue| queue.announce(&envelope));
+        }
     }
 
     /// Adds a handler, and returns the key under which it can be detached.

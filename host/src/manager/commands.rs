@@ -5,7 +5,8 @@ use std::sync::Arc;
 use oxide_plugin_api::{Command, Envelope, Event, Message};
 
 use super::{
-    lifecycle::{Asked, KERNEL, Moved, Op},
+    announce::KERNEL,
+    lifecycle::{Asked, Moved, Op},
     registry::{Entry, Shared},
 };
 use crate::{

@@ -16,6 +16,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    announce::{announce, answer},
     load::Failure,
     registry::{Entry, Present, Shared},
     switch::{self, Switch, Switched},
@@ -27,7 +28,6 @@ use crate::{
         hooks::HookEnd,
         lend::{BoxFuture, Phase},
     },
-    bus::Envelope,
     error::{KernelError, Result},
     kernel,
     life::{
@@ -38,9 +38,6 @@ use crate::{
     },
     report::{Receipt, StopOutcome},
 };
-
-/// Who announces transitions.
-pub(crate) const KERNEL: &str = "kernel";
 
 /// Something to do with a module, and where to tell how it went.
 pub(crate) enum Op {
@@ -146,43 +143,6 @@ pub(crate) fn set_state(entry: &Entry, state: ModuleState) {
     entry.state.send_replace(state);
 }
 
-pub(crate) fn announce(shared: &Shared, event: Event) {
-    record(&event);
-    shared.bus.announce(Envelope::new(KERNEL, event));
-}
-
-/// What is announced goes to the log, too: who reads only that can follow every module's life.
-fn record(event: &Event) {
-    match event {
-        Event::ModuleLoaded { module_id } => tracing::info!(module = module_id, "loaded"),
-        Event::ModuleStarted { module_id } => tracing::info!(module = module_id, "started"),
-        Event::ModuleStopped { module_id } => tracing::info!(module = module_id, "stopped"),
-        Event::ModuleSwapped { module_id, from, to } => {
-            tracing::info!(module = module_id, from, to, "swapped");
-        }
-        Event::ModuleRolledBack { module_id, from, to, reason } => {
-            tracing::warn!(module = module_id, from, to, reason, "went back to the build before");
-        }
-        Event::RollbackFailed { module_id, reason } => {
-            tracing::error!(module = module_id, reason, "could not go back to the build before");
-        }
-        Event::ModuleUnloaded { module_id, .. } => tracing::info!(module = module_id, "unloaded"),
-        Event::ModuleUnmapped { module_id, .. } => {
-            tracing::info!(module = module_id, "its library, which was retained, is gone");
-        }
-        Event::ModuleFailed { module_id, reason } => tracing::warn!(module = module_id, reason, "failed"),
-        _ => {}
-    }
-}
-
-/// Announces what a command asked for; the announcement is its answer.
-fn answer(shared: &Shared, asked: &Asked, event: Event) {
-    record(&event);
-    let mut envelope = Envelope::new(KERNEL, event);
-    envelope.correlation_id = asked.command;
-    shared.bus.announce(envelope);
-}
-
 fn fail(shared: &Shared, entry: &Entry, error: KernelError) -> KernelError {
     let reason = error.to_string();
     *entry.failure.lock() = Some(reason.clone());
@@ -283,7 +243,7 @@ async fn start(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
             // The gate first: whoever sees it running may call it.
             present.seat.gate().open();
             set_state(entry, ModuleState::Running);
-            answer(shared, asked, Event::ModuleStarted { module_id: entry.id.as_ref().to_owned() });
+            answer(shared, asked.command, Event::ModuleStarted { module_id: entry.id.as_ref().to_owned() });
             Ok(Moved::Yes)
         }
         Err(error) => {
@@ -324,7 +284,7 @@ async fn stop(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     match stop_hook(shared, &entry.id, &present.generation, asked.runtime.as_ref()).await {
         Ok(()) => {
             set_state(entry, ModuleState::Stopped);
-            answer(shared, asked, Event::ModuleStopped { module_id: entry.id.as_ref().to_owned() });
+            answer(shared, asked.command, Event::ModuleStopped { module_id: entry.id.as_ref().to_owned() });
             Ok(Moved::Yes)
         }
         Err(error) => Err(fail(shared, entry, error)),

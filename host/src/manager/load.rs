@@ -12,9 +12,9 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
+    announce::announce,
     guest::{Found, Material, WasmOptions},
-    lifecycle::{self, announce},
-    mailbox,
+    lifecycle, mailbox,
     registry::{Build, Entry, Present, Reservation, Shared, check_id},
     services::ManagerServices,
     setup::Setup,

@@ -343,7 +343,7 @@ fn base64(bytes: &[u8]) -> String {
 pub(crate) fn refuse(shared: &Shared, entry: &Entry, command: &Envelope, why: &str) {
     let error = format!("module `{}` took no call: {why}", entry.id);
     let event = Event::CommandFailed { module_id: Some(entry.id.as_ref().to_owned()), error };
-    shared.bus.announce(Envelope::new(super::lifecycle::KERNEL, event).answering(command.id));
+    shared.bus.announce(Envelope::new(super::announce::KERNEL, event).answering(command.id));
 }
 
 /// What comes too late for a module that was being unloaded: as if the module had not been found.

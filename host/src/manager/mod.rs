@@ -2,6 +2,7 @@
 //!
 //! Knows which modules there are and what becomes of them; never touches what crosses the wall itself.
 
+mod announce;
 mod commands;
 mod guest;
 mod handle;

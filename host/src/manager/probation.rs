@@ -8,7 +8,7 @@ use std::{
 use oxide_plugin_api::Event;
 
 use super::{
-    lifecycle::announce,
+    announce::announce,
     load::Loading,
     registry::{Entry, Present, Shared},
     swap::{self, Asker, Source, SwapOptions},

@@ -296,7 +296,7 @@ impl Drop for Reservation {
 const LONGEST_ID: usize = 128;
 
 /// Names that are sources on the bus and no modules: the manager's, and the command line's.
-const RESERVED: [&str; 2] = [super::lifecycle::KERNEL, "operator"];
+const RESERVED: [&str; 2] = [super::announce::KERNEL, "operator"];
 
 /// Whether a module may be managed under this id.
 ///

@@ -4,7 +4,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use oxide_plugin_api::{Envelope, Filter};
 
-use super::lifecycle::KERNEL;
+use super::announce::KERNEL;
 use crate::{
     boundary::lend::{BoxFuture, LentSubscription, Services},
     bus::{MessageBus, Overflow, SubscribeOptions, Subscription},

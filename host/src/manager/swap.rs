@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    announce::announce_unmapped,
     guest::{Found, Material},
     lifecycle::{CANCELLING, Drain, Op, cancel_calls},
     load::{Failure, Loading, Plan, make, reading, undo},
@@ -24,7 +25,7 @@ use super::{
     registry::{Build, Entry, Present, Shared},
     setup::Setup,
     switch::{Switch, Switched},
-    unload::{announce_unmapped, end},
+    unload::end,
 };
 use crate::{
     error::{KernelError, Result},

@@ -15,7 +15,8 @@ use oxide_plugin_api::{Event, ModuleMetadata, ModuleState, SavedState};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
-    lifecycle::{announce, result_of, run_hook, set_state, start_hook, stuck_calls},
+    announce::announce,
+    lifecycle::{result_of, run_hook, set_state, start_hook, stuck_calls},
     load::Failure,
     registry::{Build, Entry, Present, Shared},
 };

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use oxide_plugin_api::{Event, ModuleState};
+use oxide_plugin_api::ModuleState;
 use tokio::runtime::Handle;
 
 use super::{
-    lifecycle::{Drain, announce, drain, set_state, stop_hook, stop_outcome},
+    announce::{announce_unloaded, announce_unmapped},
+    lifecycle::{Drain, drain, set_state, stop_hook, stop_outcome},
     registry::{Entry, Present, Shared},
 };
 use crate::{
@@ -37,8 +38,7 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     ended.list(present.seat);
     let departure = shared.depart(entry);
     entry.mailbox.close(shared, entry);
-    let module_id = entry.id.as_ref().to_owned();
-    announce(shared, Event::ModuleUnloaded { module_id, receipt: json_of(&ended.receipt) });
+    announce_unloaded(shared, &ended.receipt);
     drop(departure);
     ended.settle(shared, present.seat)
 }
@@ -146,14 +146,4 @@ impl Ended {
         }
         receipt
     }
-}
-
-/// Announces that a library which was retained is gone.
-pub(crate) fn announce_unmapped(shared: &Shared, receipt: &Receipt) {
-    let module_id = receipt.id.clone();
-    announce(shared, Event::ModuleUnmapped { module_id, receipt: json_of(receipt) });
-}
-
-fn json_of(receipt: &Receipt) -> serde_json::Value {
-    serde_json::to_value(receipt).unwrap_or_default()
 }
