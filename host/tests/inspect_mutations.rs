@@ -3,11 +3,12 @@
 
 mod support;
 
-use std::sync::OnceLock;
+use std::{path::Path, sync::OnceLock};
 
-use oxide_host::{InspectedFile, LoadPolicy, ModuleFile, inspect};
+use oxide_host::{InspectedFile, LoadPolicy, ModuleFile, StagingDir, inspect};
 use proptest::{collection::vec, prelude::*};
 use support::{craft, description, plugin};
+use tempfile::TempDir;
 
 /// One way of bending a file.
 #[derive(Clone, Debug)]
@@ -122,6 +123,27 @@ fn guests() -> &'static [Vec<u8>] {
     })
 }
 
+/// A file that is copied first, and read piece by piece, is judged as one of which every byte was read.
+fn check_taken(path: &Path, bytes: &[u8]) -> Result<(), TestCaseError> {
+    static STAGING: OnceLock<(TempDir, StagingDir)> = OnceLock::new();
+    let (_, staging) = STAGING.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("room for copies");
+        let staging = StagingDir::open(Some(folder.path())).expect("copies may lie there");
+        (folder, staging)
+    });
+    match (InspectedFile::read(path), InspectedFile::take(path, staging)) {
+        (Ok(read), Ok(taken)) => {
+            prop_assert_eq!(taken.bytes(), bytes);
+            prop_assert_eq!((read.description(), read.facts()), (taken.description(), taken.facts()));
+            let [read, taken] = [read, taken].map(|file| file.check_loadable(&LoadPolicy::default()));
+            prop_assert_eq!(read, taken);
+        }
+        (Err(read), Err(taken)) => prop_assert_eq!(read, taken),
+        (read, taken) => prop_assert!(false, "{read:?}, but {taken:?}"),
+    }
+    Ok(())
+}
+
 /// Whatever was accepted can be shown and judged.
 fn check(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
     let path = support::file(name, bytes);
@@ -136,6 +158,7 @@ fn check(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
         }
         let _ = file.check_loadable(&LoadPolicy::default());
     }
+    check_taken(&path, bytes)?;
     if let Ok(ModuleFile::Guest(guest)) = ModuleFile::read(&path) {
         prop_assert_eq!(guest.bytes(), bytes);
         prop_assert_eq!(guest.facts().size, bytes.len() as u64);

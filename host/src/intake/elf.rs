@@ -1,7 +1,7 @@
 //! ELF: the description's section, and what the dynamic section asks of the loader.
 
 use object::{
-    Endianness, Object, SectionIndex, elf,
+    Endianness, Object, ReadRef, SectionIndex, elf,
     read::elf::{Dyn, ElfFile, FileHeader, ProgramHeader, SectionHeader, Sym},
 };
 use oxide_plugin_api::ffi::describe::SECTION;
@@ -14,9 +14,10 @@ use super::{
 };
 
 /// Recognises a library and finds its description.
-pub(super) fn examine<Elf>(data: &[u8]) -> Result<Image<'_>, Fault>
+pub(super) fn examine<'data, Elf, Data>(data: Data) -> Result<Image<'data>, Fault>
 where
     Elf: FileHeader<Endian = Endianness>,
+    Data: ReadRef<'data>,
 {
     let header = Elf::parse(data)?;
     let endian = header.endian()?;
@@ -27,7 +28,7 @@ where
         elf::ET_CORE => return Err(Fault::not_a_library("is a core dump, not a dynamic library")),
         _ => return Err(Fault::not_a_library("is an ELF file of an unknown type, not a dynamic library")),
     }
-    let file = ElfFile::<Elf>::parse(data)?;
+    let file = ElfFile::<Elf, Data>::parse(data)?;
     let dynamic = Dynamic::read(&file);
     if dynamic.as_ref().is_ok_and(|dynamic| dynamic.flags_1.contains(elf::DF_1_PIE)) {
         return Err(Fault::not_a_library("is an ELF program, not a dynamic library"));
@@ -58,7 +59,9 @@ fn system(os_abi: elf::OsAbi) -> Option<&'static str> {
 }
 
 /// The bytes of the description's section.
-fn description<'data, Elf: FileHeader>(file: &ElfFile<'data, Elf>) -> Result<Option<&'data [u8]>, Fault> {
+fn description<'data, Elf: FileHeader, Data: ReadRef<'data>>(
+    file: &ElfFile<'data, Elf, Data>,
+) -> Result<Option<&'data [u8]>, Fault> {
     let (endian, data) = (file.endian(), file.data());
     let table = file.elf_section_table();
     if table.is_empty() {
@@ -81,8 +84,10 @@ fn description<'data, Elf: FileHeader>(file: &ElfFile<'data, Elf>) -> Result<Opt
 
 /// The loader maps whole segments: a library whose segments go on where its file has ended would die with
 /// SIGBUS at the first touch.
-fn check_length<Elf: FileHeader>(file: &ElfFile<'_, Elf>) -> Result<(), Fault> {
-    let length = file.data().len() as u64;
+fn check_length<'data, Elf: FileHeader, Data: ReadRef<'data>>(
+    file: &ElfFile<'data, Elf, Data>,
+) -> Result<(), Fault> {
+    let length = file.data().len().unwrap_or(0);
     let segments = file.elf_program_headers().iter().filter(|one| one.p_type(file.endian()) == elf::PT_LOAD);
     for segment in segments {
         let (offset, size) = segment.file_range(file.endian());
@@ -109,7 +114,7 @@ struct Dynamic<'data> {
 }
 
 impl<'data> Dynamic<'data> {
-    fn read<Elf: FileHeader>(file: &ElfFile<'data, Elf>) -> Result<Self, Fault> {
+    fn read<Elf: FileHeader, Data: ReadRef<'data>>(file: &ElfFile<'data, Elf, Data>) -> Result<Self, Fault> {
         let (endian, data) = (file.endian(), file.data());
         let mut this = Self {
             flags: elf::DynamicFlags(0),
@@ -150,7 +155,10 @@ impl<'data> Dynamic<'data> {
         Ok(this)
     }
 
-    fn facts<Elf: FileHeader>(self, file: &ElfFile<'data, Elf>) -> Result<LinkFacts, Fault> {
+    fn facts<Elf: FileHeader, Data: ReadRef<'data>>(
+        self,
+        file: &ElfFile<'data, Elf, Data>,
+    ) -> Result<LinkFacts, Fault> {
         let endian = file.endian();
         let mut facts = LinkFacts {
             nodelete: self.flags_1.contains(elf::DF_1_NODELETE),
@@ -191,7 +199,10 @@ impl<'data> Dynamic<'data> {
 
     /// The symbols are read through the section headers, which alone know how many there are; they must be the
     /// ones that the loader will use.
-    fn check_symbols<Elf: FileHeader>(&self, file: &ElfFile<'data, Elf>) -> Result<(), Fault> {
+    fn check_symbols<Elf: FileHeader, Data: ReadRef<'data>>(
+        &self,
+        file: &ElfFile<'data, Elf, Data>,
+    ) -> Result<(), Fault> {
         let table = file.elf_dynamic_symbol_table();
         if table.is_empty() {
             return Ok(());
@@ -217,10 +228,19 @@ impl<'data> Dynamic<'data> {
 }
 
 /// The bytes of the file that are mapped at this address.
-fn loaded<'data, Elf: FileHeader>(file: &ElfFile<'data, Elf>, at: u64, size: u64) -> Option<&'data [u8]> {
+fn loaded<'data, Elf: FileHeader, Data: ReadRef<'data>>(
+    file: &ElfFile<'data, Elf, Data>,
+    at: u64,
+    size: u64,
+) -> Option<&'data [u8]> {
     let endian = file.endian();
-    file.elf_program_headers()
-        .iter()
-        .filter(|one| one.p_type(endian) == elf::PT_LOAD)
-        .find_map(|one| one.data_range(endian, file.data(), at, size).ok().flatten())
+    file.elf_program_headers().iter().filter(|one| one.p_type(endian) == elf::PT_LOAD).find_map(|one| {
+        let (start, length) = one.file_range(endian);
+        // Not the whole segment, of which these are a small part.
+        let offset = at.checked_sub(one.p_vaddr(endian).into())?;
+        if offset.checked_add(size)? > length {
+            return None;
+        }
+        file.data().read_bytes_at(start.checked_add(offset)?, size).ok()
+    })
 }

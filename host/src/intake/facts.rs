@@ -140,7 +140,8 @@ impl LinkFacts {
 
     /// Notes an import if it is one of those that matter. `text` begins with its name, up to a NUL or the text's end.
     pub(super) fn import(&mut self, text: &[u8]) {
-        if let Some(name) = FOREIGN.into_iter().find(|name| begins_with_name(text, name.as_bytes()))
+        let name = name_in(text);
+        if let Some(name) = FOREIGN.into_iter().find(|foreign| foreign.as_bytes() == name)
             && !self.foreign_imports.iter().any(|known| known == name)
         {
             self.foreign_imports.push(name.to_owned());
@@ -148,10 +149,11 @@ impl LinkFacts {
     }
 }
 
-/// Whether the name at which `text` begins is this one; most are told apart by their first letters.
-fn begins_with_name(text: &[u8], name: &[u8]) -> bool {
-    text.first() == name.first()
-        && text.strip_prefix(name).is_some_and(|rest| rest.first().is_none_or(|end| *end == 0))
+/// The name at which `text` begins, up to more than any that matters has: a text without an end costs no more than others.
+fn name_in(text: &[u8]) -> &[u8] {
+    const MOST: usize = 40;
+    let head = text.get(..MOST).unwrap_or(text);
+    head.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// Whether the operator gave the loader more room. The value was read by the loader at this process's start.

@@ -4,6 +4,7 @@ use object::{
     FileKind, elf,
     macho::{self, FatArch32, FatArch64},
     pe::{ImageNtHeaders32, ImageNtHeaders64},
+    read::{ReadCache, ReadCacheOps},
 };
 
 use super::{
@@ -34,8 +35,8 @@ impl<'data> Image<'data> {
             Err(error) => return Err(error.into()),
         };
         match kind {
-            FileKind::Elf32 => elf_file::examine::<elf::FileHeader32<_>>(data),
-            FileKind::Elf64 => elf_file::examine::<elf::FileHeader64<_>>(data),
+            FileKind::Elf32 => elf_file::examine::<elf::FileHeader32<_>, _>(data),
+            FileKind::Elf64 => elf_file::examine::<elf::FileHeader64<_>, _>(data),
             FileKind::Pe32 => pe_file::examine::<ImageNtHeaders32>(data),
             FileKind::Pe64 => pe_file::examine::<ImageNtHeaders64>(data),
             FileKind::MachO32 => macho_file::examine::<macho::MachHeader32<_>>(data),
@@ -43,6 +44,15 @@ impl<'data> Image<'data> {
             FileKind::MachOFat32 => macho_file::examine_universal::<FatArch32>(data),
             FileKind::MachOFat64 => macho_file::examine_universal::<FatArch64>(data),
             _ => Err(unknown()),
+        }
+    }
+
+    /// The same of a file that is read piece by piece. `None` when anything is wrong with it, or it is no ELF file of
+    /// 64 bits: then all of its bytes say more.
+    pub(super) fn parse_pieces<Pieces: ReadCacheOps>(file: &'data ReadCache<Pieces>) -> Option<Self> {
+        match FileKind::parse(file).ok()? {
+            FileKind::Elf64 => elf_file::examine::<elf::FileHeader64<_>, _>(file).ok(),
+            _ => None,
         }
     }
 }

@@ -2,17 +2,22 @@
 
 use std::{
     fmt,
+    io::Read,
     path::{Path, PathBuf},
 };
+
+use object::read::ReadCache;
 
 use super::{
     Description, Fault, LinkFacts, Refusal, RefusalReason,
     facts::quoted_list,
     image::{self, Carried, Image},
     machine::{self, Machine},
+    pieces::Pieces,
     read::{self, Buffer},
     stage::{PrivateCopy, StagingDir},
 };
+use crate::sys::private_file::FilledFile;
 
 /// A plugin's file as bytes: described, but neither trusted nor opened. What is in here is what will be opened,
 /// whatever becomes of the file at the path.
@@ -21,9 +26,29 @@ pub struct InspectedFile {
     bytes: Buffer,
     /// The private copy, if that was made first; then its bytes are these.
     pub(super) copy: Option<PrivateCopy>,
+    findings: Findings,
+}
+
+/// What was understood.
+struct Findings {
     machine: Machine,
     description: Description,
     facts: LinkFacts,
+}
+
+impl Findings {
+    fn of(Image { machine, carried }: Image<'_>) -> Result<Self, Fault> {
+        let Some(Carried { section, facts }) = carried else {
+            // Of a library that could not run here anyway, that is the more useful thing to say.
+            return Err(if machine.is_host() { no_description() } else { machine.wrong() });
+        };
+        let description = match Description::parse(section) {
+            Ok(description) => description,
+            Err(_) if !machine.is_host() => return Err(machine.wrong()),
+            Err(fault) => return Err(fault),
+        };
+        Ok(Self { machine, description, facts: facts? })
+    }
 }
 
 /// What an operator allows beyond the default.
@@ -57,9 +82,17 @@ impl InspectedFile {
         Self::from_bytes(path, bytes).map_err(|fault| fault.of(path))
     }
 
-    /// The same of a file that is to be loaded, as a copy of `origin`: where that can be, it is copied first, and what is
-    /// inspected is the copy.
-    pub(crate) fn take(path: &Path, origin: &Path, dir: &StagingDir) -> Result<Self, Refusal> {
+    /// The same of a file that is to be loaded: where that can be, it is copied into `dir` first, and what is inspected is
+    /// the copy, which goes with this.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn take(path: &Path, dir: &StagingDir) -> Result<Self, Refusal> {
+        Self::take_as(path, path, dir)
+    }
+
+    /// The same of what may be a copy itself: `origin` is where that came from.
+    pub(crate) fn take_as(path: &Path, origin: &Path, dir: &StagingDir) -> Result<Self, Refusal> {
         let look = image::could_be_library;
         let taken = match dir.copy(path, origin, look) {
             Ok(Some(copied)) => Self::from_copy(path, copied),
@@ -70,24 +103,22 @@ impl InspectedFile {
     }
 
     /// Understands a copy of `path`.
-    pub(super) fn from_copy(path: &Path, (copy, bytes): (PrivateCopy, Buffer)) -> Result<Self, Fault> {
-        Ok(Self { copy: Some(copy), ..Self::from_bytes(path, bytes)? })
+    pub(super) fn from_copy(path: &Path, (copy, file): (PrivateCopy, FilledFile)) -> Result<Self, Fault> {
+        let in_pieces = || {
+            let pieces = ReadCache::new(Pieces::of(&file));
+            Findings::of(Image::parse_pieces(&pieces)?).ok()
+        };
+        let findings = match in_pieces() {
+            Some(findings) => findings,
+            None => Findings::of(Image::parse(file.bytes().map_err(|error| read::unreadable(&error))?)?)?,
+        };
+        Ok(Self { path: path.to_owned(), bytes: Buffer::Copied(file), copy: Some(copy), findings })
     }
 
     /// Understands bytes that were read from `path`.
     pub(super) fn from_bytes(path: &Path, bytes: Buffer) -> Result<Self, Fault> {
-        let Image { machine, carried } = Image::parse(&bytes)?;
-        let Some(Carried { section, facts }) = carried else {
-            // Of a library that could not run here anyway, that is the more useful thing to say.
-            return Err(if machine.is_host() { no_description() } else { machine.wrong() });
-        };
-        let description = match Description::parse(section) {
-            Ok(description) => description,
-            Err(_) if !machine.is_host() => return Err(machine.wrong()),
-            Err(fault) => return Err(fault),
-        };
-        let facts = facts?;
-        Ok(Self { path: path.to_owned(), bytes, copy: None, machine, description, facts })
+        let findings = Findings::of(Image::parse(&bytes)?)?;
+        Ok(Self { path: path.to_owned(), bytes, copy: None, findings })
     }
 
     /// Where it was read from.
@@ -100,19 +131,35 @@ impl InspectedFile {
         &self.bytes
     }
 
+    /// How many bytes it has.
+    pub(super) fn length(&self) -> u64 {
+        match &self.bytes {
+            Buffer::Copied(file) => file.len(),
+            bytes => bytes.len() as u64,
+        }
+    }
+
+    /// Its bytes, to be read one after the other.
+    pub(super) fn reader(&self) -> Box<dyn Read + '_> {
+        match &self.bytes {
+            Buffer::Copied(file) => Box::new(file.reader()),
+            bytes => Box::new(&**bytes),
+        }
+    }
+
     /// What it says about itself.
     pub fn description(&self) -> &Description {
-        &self.description
+        &self.findings.description
     }
 
     /// What stays of it when its bytes are let go of.
     pub(super) fn into_findings(self) -> (Description, LinkFacts) {
-        (self.description, self.facts)
+        (self.findings.description, self.findings.facts)
     }
 
     /// What it asks of the dynamic loader.
     pub fn facts(&self) -> &LinkFacts {
-        &self.facts
+        &self.findings.facts
     }
 
     /// Whether this host can load it, as far as its bytes tell.
@@ -126,18 +173,18 @@ impl InspectedFile {
 
     /// The first reason that no rebuilding could mend comes first.
     fn check(&self, policy: &LoadPolicy) -> Result<(), Fault> {
-        if !self.machine.is_host() {
-            return Err(self.machine.wrong());
+        if !self.findings.machine.is_host() {
+            return Err(self.findings.machine.wrong());
         }
-        machine::check_target(&self.description.target)?;
-        if self.description.panic == "abort" {
+        machine::check_target(&self.findings.description.target)?;
+        if self.findings.description.panic == "abort" {
             return Err(Fault::new(
                 RefusalReason::PanicAbort,
                 "was built with `panic = \"abort\"`, so any panic in it would end the host",
                 "remove `panic = \"abort\"` from its profile in Cargo.toml and build it again",
             ));
         }
-        if !self.facts.exports_entry {
+        if !self.findings.facts.exports_entry {
             return Err(Fault::new(
                 RefusalReason::Damaged,
                 "has a description but does not export the entry point of a plugin",
@@ -145,26 +192,26 @@ impl InspectedFile {
                  no version script may hide them",
             ));
         }
-        if self.facts.no_open {
+        if self.findings.facts.no_open {
             return Err(Fault::new(
                 RefusalReason::NotLoadable,
                 "is marked as not to be opened by a running program (`DF_1_NOOPEN`)",
                 "link it without `-z nodlopen`",
             ));
         }
-        if self.facts.static_tls_cannot_fit() {
+        if self.findings.facts.static_tls_cannot_fit() {
             return Err(Fault::new(
                 RefusalReason::StaticTls,
                 format_args!(
                     "wants {} bytes of static thread-local storage, more than a running process has to spare",
-                    self.facts.tls_size
+                    self.findings.facts.tls_size
                 ),
-                self.facts.static_tls_hint().unwrap_or_default(),
+                self.findings.facts.static_tls_hint().unwrap_or_default(),
             ));
         }
-        if !self.facts.foreign_libraries.is_empty() && !policy.allow_foreign_libraries {
-            let names = quoted_list(&self.facts.foreign_libraries, 3);
-            let (are, them, they) = match self.facts.foreign_libraries.len() {
+        if !self.findings.facts.foreign_libraries.is_empty() && !policy.allow_foreign_libraries {
+            let names = quoted_list(&self.findings.facts.foreign_libraries, 3);
+            let (are, them, they) = match self.findings.facts.foreign_libraries.len() {
                 1 => ("a library that is", "it", "it"),
                 _ => ("libraries that are", "them", "they"),
             };
@@ -195,8 +242,8 @@ impl fmt::Debug for InspectedFile {
         f.debug_struct("InspectedFile")
             .field("path", &self.path)
             .field("length", &self.bytes.len())
-            .field("description", &self.description)
-            .field("facts", &self.facts)
+            .field("description", &self.findings.description)
+            .field("facts", &self.findings.facts)
             .finish_non_exhaustive()
     }
 }

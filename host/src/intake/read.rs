@@ -7,13 +7,14 @@ use std::{
     path::Path,
 };
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::MmapMut;
 use parking_lot::Mutex;
 
 use super::{Fault, RefusalReason, wasm::is_wasm};
+use crate::sys::private_file::FilledFile;
 
 /// The largest library that is taken: ten times the largest that anyone has shown us.
-const LARGEST: u64 = 1 << 30;
+pub(super) const LARGEST: u64 = 1 << 30;
 
 /// Enough to tell a library from everything else.
 const HEAD: u64 = 4096;
@@ -26,7 +27,7 @@ pub(super) enum Buffer {
     /// A large file's, straight from the system; so many bytes of it are the file's.
     Mapped(MmapMut, usize),
     /// The private copy's, where it lies.
-    Copied(Mmap),
+    Copied(FilledFile),
     /// A small one's that stays for long.
     Kept(Box<[u8]>),
 }
@@ -54,7 +55,7 @@ impl Deref for Buffer {
         match self {
             Self::Spare(bytes) => bytes,
             Self::Mapped(map, len) => map.get(..*len).unwrap_or_default(),
-            Self::Copied(map) => map,
+            Self::Copied(file) => file.bytes().unwrap_or_default(),
             Self::Kept(bytes) => bytes,
         }
     }
@@ -74,13 +75,13 @@ impl Drop for Buffer {
 /// Tells from a file's first bytes whether it is worth reading on.
 pub(super) type Look = fn(&[u8]) -> Result<(), Fault>;
 
-/// Has a file that may be what `look` looks for copied, by a `copy` that is told how many bytes it may copy at most. `None`
-/// when there is a doubt, or the copy was not made: reading and writing will say why.
+/// Has a file that may be what `look` looks for copied, by a `copy` that copies at most
+/// [`LARGEST`] bytes. `None` when there is a doubt, or the copy was not made: reading and writing will say why.
 #[cfg(unix)]
 pub(super) fn copy<T>(
     path: &Path,
     look: Look,
-    copy: impl FnOnce(&mut File, u64) -> Option<T>,
+    copy: impl FnOnce(&mut File) -> Option<T>,
 ) -> Result<Option<T>, Fault> {
     let (mut file, metadata) = open_file(path)?;
     let mut head = [0; HEAD as usize];
@@ -89,7 +90,7 @@ pub(super) fn copy<T>(
         return Ok(None);
     }
     look(&head)?;
-    Ok(copy(&mut file, LARGEST))
+    Ok(copy(&mut file))
 }
 
 /// The file, open for reading, and what is known of it.
@@ -217,7 +218,7 @@ fn missing(path: &Path, error: &io::Error) -> Fault {
     Fault::new(RefusalReason::NotFound, "does not exist", "check the path")
 }
 
-fn unreadable(error: &io::Error) -> Fault {
+pub(super) fn unreadable(error: &io::Error) -> Fault {
     let hint = match error.kind() {
         ErrorKind::PermissionDenied => {
             "give the host's user read access to the file and search access to its folders"

@@ -14,11 +14,14 @@ use std::{
     },
 };
 
-use crate::{error::KernelError, sys::private_file::PrivateFile};
+use crate::{
+    error::KernelError,
+    sys::private_file::{FilledFile, PrivateFile},
+};
 
 use super::{
     Description, Fault, InspectedFile, LinkFacts,
-    read::{self, Buffer, Look},
+    read::{self, Look},
     staging_base,
 };
 
@@ -91,17 +94,21 @@ impl StagingDir {
         path: &Path,
         origin: &Path,
         look: Look,
-    ) -> Result<Option<(PrivateCopy, Buffer)>, Fault> {
-        read::copy(path, look, |source, limit| {
+    ) -> Result<Option<(PrivateCopy, FilledFile)>, Fault> {
+        read::copy(path, look, |source| {
             let (copy, file) = self.folder.create(origin).ok()?;
-            let bytes = file.copy(source, limit).ok()?;
-            Some((copy, Buffer::Copied(bytes)))
+            Some((copy, file.copy(source, read::LARGEST).ok()?))
         })
     }
 
     /// Elsewhere a mapped file may not be removed.
     #[cfg(not(unix))]
-    pub(super) fn copy(&self, _: &Path, _: &Path, _: Look) -> Result<Option<(PrivateCopy, Buffer)>, Fault> {
+    pub(super) fn copy(
+        &self,
+        _: &Path,
+        _: &Path,
+        _: Look,
+    ) -> Result<Option<(PrivateCopy, FilledFile)>, Fault> {
         Ok(None)
     }
 
@@ -194,14 +201,14 @@ impl StagedFile {
             written = next.write(file.bytes(), origin);
         }
         let copy = written?;
-        let length = file.bytes().len() as u64;
+        let length = file.length();
         Ok(Self::new(copy, origin, length, file.description().clone(), file.facts().clone()))
     }
 
     /// The copy that was inspected, or one that is written now.
     pub(crate) fn of(dir: &StagingDir, mut file: InspectedFile, origin: &Path) -> Result<Self, KernelError> {
         let Some(copy) = file.copy.take() else { return Self::write_as(dir, &file, origin) };
-        let length = file.bytes().len() as u64;
+        let length = file.length();
         let (description, facts) = file.into_findings();
         Ok(Self::new(copy, origin, length, description, facts))
     }
@@ -242,25 +249,27 @@ impl StagedFile {
     /// # Errors
     /// [`KernelError::Io`] when the copy can't be read.
     pub fn has_bytes_of(&self, file: &InspectedFile) -> Result<bool, KernelError> {
-        if self.staged.length != file.bytes().len() as u64 {
+        if self.staged.length != file.length() {
             return Ok(false);
         }
         let same = || -> io::Result<bool> {
-            let mut copy = File::open(&self.staged.copy.path)?;
-            let mut left = file.bytes();
+            let (mut copy, mut other) = (File::open(&self.staged.copy.path)?, file.reader());
             // Two builds differ in their beginning already, if only by the build's id.
-            let mut buffer = vec![0; 4096];
+            let (mut ours, mut theirs) = (vec![0; 4096], vec![0; 4096]);
             loop {
-                let read = copy.read(&mut buffer)?;
-                let chunk = buffer.get(..read).unwrap_or_default();
-                if chunk.is_empty() {
-                    return Ok(left.is_empty());
+                let read = copy.read(&mut ours)?;
+                let (Some(ours_now), Some(theirs_now)) = (ours.get(..read), theirs.get_mut(..read)) else {
+                    return Ok(false);
+                };
+                if read == 0 {
+                    return Ok(true);
                 }
-                match left.strip_prefix(chunk) {
-                    Some(rest) => left = rest,
-                    None => return Ok(false),
+                other.read_exact(theirs_now)?;
+                if ours_now != &*theirs_now {
+                    return Ok(false);
                 }
-                buffer.resize(64 * 1024, 0);
+                ours.resize(64 * 1024, 0);
+                theirs.resize(64 * 1024, 0);
             }
         };
         same().map_err(|error| io_error("read", &self.staged.copy.path, error))

@@ -70,7 +70,7 @@ impl Found {
             refusal.message.insert_str(0, "the WASM engine ");
             refusal
         };
-        let library = InspectedFile::take(&origin, &origin, &loading.staging).map_err(of_the_engine)?;
+        let library = InspectedFile::take(&origin, &loading.staging).map_err(of_the_engine)?;
         library.check_loadable(&loading.policy).map_err(of_the_engine)?;
         if library.description().kind != ModuleKind::Wasm {
             return Err(not_an_engine(&origin).into());
@@ -81,7 +81,7 @@ impl Found {
     /// Reads what an earlier generation was made from. Blocks.
     pub(crate) fn read_again(loading: &Loading, material: &Material) -> Result<Self> {
         let origin = material.library.origin().to_owned();
-        let library = InspectedFile::take(material.library.path(), &origin, &loading.staging)?;
+        let library = InspectedFile::take_as(material.library.path(), &origin, &loading.staging)?;
         library.check_loadable(&loading.policy)?;
         Ok(Self { library, origin, guest: material.guest.clone() })
     }
