@@ -107,9 +107,19 @@ async fn nothing_owed(residue: &Residue) {
     }
 }
 
+/// As [`attend`], for what mostly takes no longer than to fall asleep and be woken: the end is near from the beginning.
+pub(crate) async fn attend_awake<T>(future: impl Future<Output = T>) -> T {
+    let attending = Attending::begin();
+    end_is_near();
+    wait_for(future, attending).await
+}
+
 /// Waits for `future`, and meanwhile runs what the thread that waits owes. When the end is near, it waits awake.
 pub(crate) async fn attend<T>(future: impl Future<Output = T>) -> T {
-    let _attending = Attending::begin();
+    wait_for(future, Attending::begin()).await
+}
+
+async fn wait_for<T>(future: impl Future<Output = T>, _attending: Attending) -> T {
     let owing = async {
         loop {
             let told = ATTENDED.notified();
