@@ -11,7 +11,11 @@ use std::{
 };
 
 use oxide_host::Host;
-use oxide_tests::{child, child::folder, eventually, plugin};
+use oxide_tests::{build::Way, child, child::folder, eventually, plugin};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 
 /// A copy that is mapped: its file's number, and where it lies.
 type Copy = (u64, PathBuf);
@@ -38,6 +42,30 @@ fn mapped() -> BTreeSet<Copy> {
         Some((line.split_whitespace().nth(4)?.parse().ok()?, path.into()))
     };
     maps.lines().filter_map(copy).collect()
+}
+
+/// The number of a file in the staging folder that this process has open and that never had a name: one made ahead.
+fn made_ahead() -> Option<u64> {
+    let staging = staging();
+    let mut files = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| {
+        let handle = entry.unwrap().path();
+        let file = fs::read_link(&handle).ok()?;
+        // Linux names them after their numbers.
+        let is_one = file.starts_with(&staging) && file.file_name()?.to_string_lossy().starts_with('#');
+        is_one.then(|| fs::metadata(handle).unwrap().ino())
+    });
+    let one = files.next();
+    assert_eq!(files.next(), None, "there is at most one");
+    one
+}
+
+/// Whether the file system knows files without names.
+fn can_make_ahead(folder: &Path) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR;
+    match rustix::fs::open(folder, flags, Mode::RUSR) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => false,
+        opened => opened.map(|_| true).unwrap(),
+    }
 }
 
 /// Loads a plugin, looks that its copy is exact and alone, and gives it.
@@ -104,6 +132,47 @@ fn what_somebody_still_has_stays_as_it_is() {
                 file.read_to_end(&mut bytes).unwrap();
                 assert!(bytes == expected, "it is as it was");
             }
+        });
+    });
+}
+
+/// Without what makes a build for tests larger than what files are made ahead for.
+const STRIPPED: Way = Way {
+    folder: "linked",
+    cargo: &["--config=profile.dev.debug=false", "--config=profile.dev.strip=true"],
+    every: "",
+};
+
+#[test]
+fn a_copy_lies_in_a_new_file_that_was_made_ahead() {
+    let build = STRIPPED.build("echo", "stripped", &[]);
+    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+        run(async {
+            let host = host();
+            if !can_make_ahead(&staging()) {
+                return println!("skipped: the file system knows no files without names");
+            }
+            let (bytes, path) = (fs::read(&build).unwrap(), folder().join("libecho.so"));
+            let (mut seen, mut held) = (BTreeSet::new(), Vec::new());
+            // Builds that are longer and shorter than the one before.
+            for longer in [0, 5000, 100, 9000, 0, 0] {
+                let ahead = made_ahead();
+                fs::write(&path, [&bytes[..], &vec![7; longer]].concat()).unwrap();
+                let (number, copy) = load(&host, &path).await;
+                assert_eq!(ahead.is_none(), seen.is_empty(), "the first has none");
+                assert!(ahead.is_none_or(|ahead| ahead == number), "it lies in the file made ahead");
+                assert_eq!(fs::metadata(&copy).unwrap().nlink(), 1);
+                // Held, so that its number can't be another's.
+                seen.insert(number);
+                held.push(File::open(copy).unwrap());
+                eventually("the next is made ahead", || made_ahead().is_some()).await;
+                assert!(made_ahead().is_some_and(|ahead| !seen.contains(&ahead)), "a new one");
+                unload(&host).await;
+            }
+            assert_eq!(seen.len(), 6);
+            host.shutdown().await;
+            drop(host);
+            eventually("the last is gone", || made_ahead().is_none()).await;
         });
     });
 }

@@ -3,10 +3,11 @@
 //! `read` takes a file into memory; `image` recognises the format, and `elf`, `pe` and `macho` find in it the
 //! description's section and the facts of linking; `description` reads the former, `facts` judges the latter;
 //! `inspect` puts them together and refuses what can't be loaded here, having looked at `pieces` of a copy where it can;
-//! `stage` writes the private copy.
+//! `stage` writes the private copy, `blank` makes a file for it ahead.
 //!
 //! `wasm` describes a guest's file, and `guest` tells the two sorts of files apart; `engine` finds what runs guests.
 
+mod blank;
 mod description;
 mod elf;
 mod engine;

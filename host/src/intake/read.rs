@@ -75,13 +75,13 @@ impl Drop for Buffer {
 /// Tells from a file's first bytes whether it is worth reading on.
 pub(super) type Look = fn(&[u8]) -> Result<(), Fault>;
 
-/// Has a file that may be what `look` looks for copied, by a `copy` that copies at most
-/// [`LARGEST`] bytes. `None` when there is a doubt, or the copy was not made: reading and writing will say why.
+/// Has a file that may be what `look` looks for copied, by a `copy` that is told how many bytes it has, and at most
+/// copies [`LARGEST`]. `None` when there is a doubt, or the copy was not made: reading and writing will say why.
 #[cfg(unix)]
 pub(super) fn copy<T>(
     path: &Path,
     look: Look,
-    copy: impl FnOnce(&mut File) -> Option<T>,
+    copy: impl FnOnce(&mut File, u64) -> Option<T>,
 ) -> Result<Option<T>, Fault> {
     let (mut file, metadata) = open_file(path)?;
     let mut head = [0; HEAD as usize];
@@ -90,7 +90,7 @@ pub(super) fn copy<T>(
         return Ok(None);
     }
     look(&head)?;
-    Ok(copy(&mut file))
+    Ok(copy(&mut file, metadata.len()))
 }
 
 /// The file, open for reading, and what is known of it.

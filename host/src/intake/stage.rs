@@ -6,10 +6,10 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -21,6 +21,7 @@ use crate::{
 
 use super::{
     Description, Fault, InspectedFile, LinkFacts,
+    blank::Blank,
     read::{self, Look},
     staging_base,
 };
@@ -40,6 +41,8 @@ struct Folder {
     /// Held, never read: to hold it says that this host lives.
     _lock: File,
     next: AtomicU64,
+    /// For the next copy.
+    blank: Blank,
 }
 
 impl StagingDir {
@@ -76,6 +79,7 @@ impl StagingDir {
     pub fn remove_all(&self) -> Result<(), KernelError> {
         let next = self.next.as_ref().and_then(OnceLock::get).and_then(Option::as_ref);
         for folder in next.into_iter().chain([&self.folder]) {
+            folder.blank.end();
             match staging_base::clear(&folder.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("remove", &folder.path, error));
@@ -95,8 +99,13 @@ impl StagingDir {
         origin: &Path,
         look: Look,
     ) -> Result<Option<(PrivateCopy, FilledFile)>, Fault> {
-        read::copy(path, look, |source| {
-            let (copy, file) = self.folder.create(origin).ok()?;
+        read::copy(path, look, |source, length| {
+            let folder = &self.folder;
+            if let Some((path, file)) = folder.blank.copy(source, length, || folder.name(origin)) {
+                return Some((PrivateCopy { path, folder: folder.clone() }, file));
+            }
+            source.rewind().ok()?;
+            let (copy, file) = folder.create(origin).ok()?;
             Some((copy, file.copy(source, read::LARGEST).ok()?))
         })
     }
@@ -126,20 +135,31 @@ impl StagingDir {
     }
 }
 
+impl Drop for StagingDir {
+    fn drop(&mut self) {
+        // Nobody copies any more, though copies may keep the folder.
+        self.folder.blank.end();
+    }
+}
+
 impl Folder {
     fn claim(base: &Path) -> Result<Self, KernelError> {
         staging_base::sweep(base);
         let (path, lock) = staging_base::claim(base)?;
-        Ok(Self { path, _lock: lock, next: AtomicU64::new(1) })
+        Ok(Self { path, _lock: lock, next: AtomicU64::new(1), blank: Blank::default() })
+    }
+
+    /// A name for a copy of `origin`, never used before.
+    fn name(&self, origin: &Path) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.path.join(format!("{}-{number}{}", stem(origin), std::env::consts::DLL_SUFFIX))
     }
 
     /// A new file for a copy of `origin`.
     fn create(self: &Arc<Self>, origin: &Path) -> Result<(PrivateCopy, PrivateFile), KernelError> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}{}", stem(origin), std::env::consts::DLL_SUFFIX);
-        let path = self.path.join(name);
+        let path = self.name(origin);
         let file = PrivateFile::create(&path).map_err(|error| io_error("create", &path, error))?;
-        Ok((PrivateCopy { path, _folder: self.clone() }, file))
+        Ok((PrivateCopy { path, folder: self.clone() }, file))
     }
 
     fn write(self: &Arc<Self>, bytes: &[u8], origin: &Path) -> Result<PrivateCopy, KernelError> {
@@ -164,6 +184,26 @@ pub struct StagedFile {
     staged: Arc<Staged>,
 }
 
+/// A copy that may be wanted. Keeps no folder.
+pub(crate) struct NextCopy {
+    folder: Weak<Folder>,
+    length: u64,
+}
+
+impl NextCopy {
+    /// Whether there is no file for it.
+    pub(crate) fn is_unready(&self) -> bool {
+        self.folder.upgrade().is_some_and(|folder| folder.blank.is_wanted(self.length))
+    }
+
+    /// Makes a file for it ahead, unless there is one. Blocks.
+    pub(crate) fn ready(&self) {
+        if let Some(folder) = self.folder.upgrade() {
+            folder.blank.ready(&folder.path, self.length);
+        }
+    }
+}
+
 struct Staged {
     copy: PrivateCopy,
     origin: PathBuf,
@@ -176,7 +216,7 @@ struct Staged {
 pub(super) struct PrivateCopy {
     path: PathBuf,
     /// Dropped after the copy in it has been removed, which is what lets the folder go with the last copy.
-    _folder: Arc<Folder>,
+    folder: Arc<Folder>,
 }
 
 impl StagedFile {
@@ -242,6 +282,18 @@ impl StagedFile {
     /// What the file asks of the dynamic loader.
     pub fn facts(&self) -> &LinkFacts {
         &self.staged.facts
+    }
+
+    /// Lets go of it, and makes a file ahead for the next copy. Blocks.
+    pub(crate) fn retire(self) {
+        let next = self.next();
+        drop(self);
+        next.ready();
+    }
+
+    /// For the next copy, which may be of about the same size.
+    pub(crate) fn next(&self) -> NextCopy {
+        NextCopy { folder: Arc::downgrade(&self.staged.copy.folder), length: self.staged.length }
     }
 
     /// Whether `file` holds the very bytes of this copy.

@@ -80,9 +80,9 @@ fn serve() {
     }
 }
 
-/// Drops something later, after the jobs up to now: a copy, for whose removal nobody needs to wait.
-pub(crate) fn leave(left: impl Send + 'static) {
-    submit(Box::new(move || drop(left)));
+/// Does something later, after the jobs up to now: what is left to do with a copy, for which nobody needs to wait.
+pub(crate) fn leave(work: impl FnOnce() + Send + 'static) {
+    submit(Box::new(work));
 }
 
 /// Why a job has no result.
@@ -106,17 +106,17 @@ impl From<NotRun> for KernelError {
 pub(crate) async fn settled(limit: Duration) {
     let is_idle = !LOADER.lock().served;
     if !is_idle {
-        let _ = run("settling".to_owned(), limit, || ((), None::<()>), drop).await;
+        let _ = run("settling".to_owned(), limit, || ((), None::<fn()>), drop).await;
     }
 }
 
 /// Runs `job` as the loader, which may take until `limit`. `what` names it for the report of a stuck one. What it
-/// gives to be dropped is dropped later, before the next one.
+/// gives to be done besides is done later, before the next one.
 ///
 /// # Errors
 /// [`KernelError::LoaderStuck`] when this job, or the one before it, does not end in time. A late result is
 /// given to `late`.
-pub(crate) async fn run<T: Send + 'static, A: Send + 'static>(
+pub(crate) async fn run<T: Send + 'static, A: FnOnce() + Send + 'static>(
     what: String,
     limit: Duration,
     job: impl FnOnce() -> (T, Option<A>) + Send + 'static,

@@ -29,6 +29,7 @@ use crate::{
     },
     error::{KernelError, Result},
     intake::{LoadPolicy, StagedFile, StagingDir},
+    kernel,
     life::{
         coordinator, flush,
         generation::{Generation, Origin, unique_number},
@@ -41,6 +42,9 @@ use crate::{
 
 /// How long reading or copying a file may take.
 pub(crate) const READING: Duration = Duration::from_secs(120);
+
+/// How long after a load there is time for what nobody waits for.
+const CALM: Duration = Duration::from_millis(10);
 
 /// How a file is to be loaded.
 #[derive(Clone, Debug)]
@@ -138,6 +142,7 @@ pub(crate) async fn load(
     match build(shared, &generation, early, options, &material).await {
         Ok((mut reservation, metadata, own_id)) => {
             reservation.after_the_one_before().await;
+            ready_next(&material);
             let build = Build { material, path, config: options.config.clone() };
             let present = Present::new(generation, metadata, own_id, Some(build));
             Ok(register(shared, reservation, present, plan.module))
@@ -147,6 +152,17 @@ pub(crate) async fn load(
             Err(error)
         }
     }
+}
+
+/// Has a file made ahead for the next build's copy, a moment later: not beside what may follow the load at once.
+fn ready_next(material: &Material) {
+    let next = material.library.next();
+    coordinator::spawn(async move {
+        kernel::sleep(CALM).await;
+        if next.is_unready() {
+            loader::leave(move || next.ready());
+        }
+    });
 }
 
 /// Ends a generation that no call has been led to.
@@ -243,7 +259,7 @@ async fn open(
 ) -> Result<CheckedLibrary> {
     let path = staged.origin().to_owned();
     let name = crate::intake::file_name(&path);
-    let job = move || (crate::boundary::library::open_checked(staged, &path, residue), None::<()>);
+    let job = move || (crate::boundary::library::open_checked(staged, &path, residue), None::<fn()>);
     let (id, number) = (plan.id.clone(), plan.number);
     loader::run(format!("opening `{name}`"), limit, job, move |late| {
         let Ok(library) = late else { return };

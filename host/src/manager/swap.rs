@@ -124,10 +124,14 @@ pub(crate) async fn swap(
         runtime: asker.runtime.clone(),
     };
     let receipt = leaving.end(inside, under_way).await;
+    let copy = now.build.lock().as_ref().map(|build| build.material.library.clone());
     // The disk may take its time.
-    if let Some(build) = forgotten {
-        loader::leave(build);
-    }
+    loader::leave(move || {
+        drop(forgotten);
+        if let Some(copy) = copy {
+            copy.retire();
+        }
+    });
     Ok(SwapReport {
         id: entry.id.as_ref().to_owned(),
         from: old.generation.number,

@@ -77,8 +77,8 @@ impl FilledFile {
         if let Some(map) = self.map.get() {
             return Ok(map);
         }
-        // SAFETY: nobody writes to the file or shortens it as long as it is mapped. It was not there before `create`,
-        // its mode is 0400 from the start and its folder's 0700, so the only handle that can write is this one,
+        // SAFETY: nobody writes to the file or shortens it as long as it is mapped. It was not there before `create` or
+        // `make`, its mode is 0400 from the start and its folder's 0700, so the only handle that can write is this one,
         // which nothing here writes through; the host only ever unlinks it. Its own user could change the mode and write
         // all the same, as to the mapping of the library that the dynamic loader is about to make of it.
         let map = unsafe { Mmap::map(&self.file) }?;
@@ -99,26 +99,152 @@ impl Read for Reader<'_> {
     }
 }
 
+/// A file that has no name yet, and nothing in it but zeros: to find a page for each 4 KiB, and to note it in the file
+/// system, is most of what a copy costs, and here it is done before there is something to copy.
+#[derive(Debug)]
+pub(crate) struct BlankFile {
+    file: PrivateFile,
+    length: u64,
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl BlankFile {
+    /// Makes one in a folder that nobody but this process's user can enter. It goes with this, unless it gets a name.
+    ///
+    /// # Errors
+    /// Where the file system knows no files without names, and when it is full.
+    pub(crate) fn make(folder: &Path, length: u64) -> io::Result<Self> {
+        use std::os::unix::fs::FileExt;
+
+        use rustix::fs::{Mode, OFlags};
+
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(folder, flags, Mode::RUSR)?);
+        let mut written = 0;
+        while written < length {
+            let left = usize::try_from(length - written).unwrap_or(usize::MAX);
+            written += file.write_at(ZEROS.get(..left).unwrap_or(&ZEROS), written)? as u64;
+        }
+        Ok(Self { file: PrivateFile(file), length })
+    }
+
+    /// As [`PrivateFile::copy`]; it gets its name when it is whole.
+    ///
+    /// # Errors
+    /// Also when the name is taken, and where there is no `/proc`.
+    pub(crate) fn copy(self, source: &mut File, limit: u64, name: &Path) -> io::Result<FilledFile> {
+        use std::os::fd::AsRawFd;
+
+        use rustix::fs::{AtFlags, CWD};
+
+        let Self { file: PrivateFile(mut file), length } = self;
+        let copied = io::copy(&mut source.take(limit), &mut file)?;
+        if copied < length {
+            file.set_len(copied)?;
+        }
+        // The way that needs no privilege (`open(2)`, O_TMPFILE).
+        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, unnamed, CWD, name, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(PrivateFile(file).filled(copied))
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl BlankFile {
+    pub(crate) fn make(_: &Path, _: u64) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn copy(self, _: &mut File, _: u64, _: &Path) -> io::Result<FilledFile> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl BlankFile {
+    /// How many zeros it holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.length
+    }
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::{fs, os::unix::fs::MetadataExt};
+    use std::{
+        fs,
+        io::ErrorKind,
+        os::unix::fs::{FileExt, MetadataExt},
+    };
 
     use super::*;
 
+    fn source(folder: &Path, bytes: &[u8]) -> File {
+        let path = folder.join("source");
+        fs::write(&path, bytes).unwrap();
+        File::open(path).unwrap()
+    }
+
+    /// `None` where the file system knows no files without names.
+    fn blank(folder: &Path, length: u64) -> Option<BlankFile> {
+        match BlankFile::make(folder, length) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => None,
+            made => Some(made.unwrap()),
+        }
+    }
+
+    fn numbers(count: usize) -> Vec<u8> {
+        (0..count).map(|at| (at * 7 + count) as u8).collect()
+    }
+
     #[test]
-    fn a_copy_is_exact_and_can_be_read_in_every_way() {
+    fn a_copy_is_exact_whatever_was_made_ahead_for_it() {
         let folder = tempfile::tempdir().unwrap();
-        for length in [300_000, 4096, 1] {
-            let bytes: Vec<u8> = (0..length).map(|at| (at * 7 + length) as u8).collect();
-            let (source, path) = (folder.path().join("source"), folder.path().join(length.to_string()));
-            fs::write(&source, &bytes).unwrap();
-            let mut source = File::open(source).unwrap();
-            let file = PrivateFile::create(&path).unwrap().copy(&mut source, u64::MAX).unwrap();
+        for (length, ahead) in
+            [(300_000, None), (300_000, Some(300_000)), (299_999, Some(300_000)), (1, Some(5000))]
+                .into_iter()
+                .chain([(300_001, Some(300_000)), (70_000, Some(0)), (8192, Some(4096)), (4096, Some(8192))])
+        {
+            let (bytes, path) = (numbers(length), folder.path().join(format!("{length}-{ahead:?}")));
+            let mut source = source(folder.path(), &bytes);
+            let file = match ahead {
+                None => PrivateFile::create(&path).unwrap().copy(&mut source, u64::MAX),
+                Some(ahead) => {
+                    let Some(blank) = blank(folder.path(), ahead) else { return };
+                    assert_eq!((blank.len(), path.exists()), (ahead, false));
+                    blank.copy(&mut source, u64::MAX, &path)
+                }
+            }
+            .unwrap();
             let mut read = Vec::new();
             file.reader().read_to_end(&mut read).unwrap();
             assert!(read == bytes && file.bytes().unwrap() == bytes && fs::read(&path).unwrap() == bytes);
             let metadata = fs::metadata(&path).unwrap();
             assert_eq!((metadata.mode() & 0o777, metadata.nlink(), file.len()), (0o400, 1, length as u64));
         }
+    }
+
+    #[test]
+    fn one_that_is_never_filled_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(unused) = blank(folder.path(), 5000) else { return };
+        drop(unused);
+        let mut source = source(folder.path(), &[1; 5000]);
+        fs::write(folder.path().join("taken"), "").unwrap();
+        let blank = BlankFile::make(folder.path(), 5000).unwrap();
+        let error = blank.copy(&mut source, u64::MAX, &folder.path().join("taken")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(fs::read(folder.path().join("taken")).unwrap(), b"");
+    }
+
+    #[test]
+    fn it_holds_zeros_and_no_more_than_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(BlankFile { file: PrivateFile(file), .. }) = blank(folder.path(), 100_000) else { return };
+        let mut bytes = vec![1; 100_001];
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 100_000);
+        assert!(bytes.iter().take(100_000).all(|byte| *byte == 0));
+        assert_eq!(file.metadata().unwrap().nlink(), 0);
     }
 }
