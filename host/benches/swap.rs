@@ -36,6 +36,9 @@ const EVERY: Duration = Duration::from_millis(20);
 const PAIRS: usize = 400;
 const WARM: usize = 20;
 
+/// So many builds are written at a time, before they are used: more than a processor's own caches hold.
+const BATCH: usize = 20;
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
     let folder = tempfile::tempdir().expect("room for builds");
@@ -214,18 +217,27 @@ fn by_hand(runtime: &Runtime, echo: &Builds) {
     runtime.block_on(host.load(echo.write(0))).expect("it loads");
     let present = ArcSwap::from_pointee(ByHand::open(&echo.folder, &echo.write(0), 0));
     let (mut ours, mut naive, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut builds = Vec::new();
     for round in 1..=PAIRS + WARM {
-        let build = echo.write(round);
+        // One for each side: else the second would find the first one's in the processor's caches.
+        if builds.is_empty() {
+            let numbers = (round..round + BATCH).rev();
+            builds
+                .extend(numbers.map(|number| [2 * number, 2 * number + 1].map(|number| echo.write(number))));
+        }
+        let [build, other] = builds.pop().expect("some were written");
         let swap = time(|| {
             let report = runtime.block_on(host.swap("echo", &build)).expect("it is swapped");
             assert!(report.old.unmapped, "{report:?}");
         });
         let hand = time(|| {
-            let new = ByHand::open(&echo.folder, &build, round);
+            let new = ByHand::open(&echo.folder, &other, round);
             let old = present.swap(Arc::new(new));
             Arc::into_inner(old).expect("nobody has it").close();
         });
-        fs::remove_file(build).expect("it was there");
+        for used in [build, other] {
+            fs::remove_file(used).expect("it was there");
+        }
         if round > WARM {
             ours.push(swap.as_secs_f64() * 1e6);
             naive.push(hand.as_secs_f64() * 1e6);
