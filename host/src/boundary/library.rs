@@ -16,7 +16,7 @@ use oxide_plugin_api::ffi::{root::PluginRootRef, shim_table::PluginShim};
 use super::residue::{self, Residue};
 use crate::{
     error::KernelError,
-    intake::{Refusal, RefusalReason, StagedFile},
+    intake::{LinkFacts, Refusal, RefusalReason, StagedFile},
     sys,
 };
 
@@ -49,6 +49,39 @@ pub(crate) enum Closed {
     },
     /// It is. The copy's path, by which to look again.
     StillMapped(StagedFile),
+}
+
+/// Why there is no library, and what is left of it all the same.
+#[derive(Debug)]
+pub(crate) struct NotOpened {
+    pub(crate) error: KernelError,
+    pub(crate) kept: Option<Kept>,
+}
+
+impl From<KernelError> for NotOpened {
+    fn from(error: KernelError) -> Self {
+        Self { error, kept: None }
+    }
+}
+
+/// A library that was refused after it was opened, and is in the process's map. Its copy stays as long.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    staged: StagedFile,
+    /// Else its file says that it must never be.
+    was_closed: bool,
+}
+
+impl Kept {
+    /// What its file says that keeps it for good, if it does.
+    pub(crate) fn facts(&self) -> Option<&LinkFacts> {
+        (!self.was_closed).then(|| self.staged.facts())
+    }
+
+    /// Whether it is gone after all.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.was_closed && is_gone(&self.staged)
+    }
 }
 
 impl Closed {
@@ -91,7 +124,7 @@ impl LoadedLibrary {
         self,
         original: &Path,
         residue: Arc<Residue>,
-    ) -> Result<CheckedLibrary, KernelError> {
+    ) -> Result<CheckedLibrary, NotOpened> {
         // SAFETY: `inspect` found our entry symbol in these bytes; the description's ABI major says that
         // it is abi_stable's header.
         let root = unsafe { root_of(&self.library, self.staged.description().has_our_source()) };
@@ -109,12 +142,13 @@ impl LoadedLibrary {
             }
             Err((reason, message, detail)) => {
                 // Nothing of the module's has run, so there is nothing to wait for, unless its file says that nobody
-                // can know. It may stay mapped all the same; then its copy stays, too.
-                if !self.staged.facts().retained_by().is_empty() {
-                    std::mem::forget(self);
-                } else if let (false, staged) = self.close(None) {
-                    std::mem::forget(staged);
-                }
+                // can know.
+                let kept = if self.staged.facts().retained_by().is_empty() {
+                    let (is_gone, staged) = self.close(None);
+                    (!is_gone).then_some(Kept { staged, was_closed: true })
+                } else {
+                    Some(Kept { staged: self.staged, was_closed: false })
+                };
                 let hint = "rebuild the plugin with a released oxide-plugin-api of this host's major version";
                 let mut refusal = Refusal::new(
                     original,
@@ -123,7 +157,7 @@ impl LoadedLibrary {
                     hint,
                 );
                 refusal.detail = detail;
-                Err(refusal.into())
+                Err(NotOpened { error: refusal.into(), kept })
             }
         }
     }
@@ -191,7 +225,7 @@ pub(crate) fn open_checked(
     staged: StagedFile,
     original: &Path,
     residue: Arc<Residue>,
-) -> Result<CheckedLibrary, KernelError> {
+) -> Result<CheckedLibrary, NotOpened> {
     // SAFETY: these bytes were inspected and accepted by the operator's policy; running their constructors
     // is what loading means (docs/safety.md).
     unsafe { LoadedLibrary::open(staged, original) }?.check_abi(original, residue)

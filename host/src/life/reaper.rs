@@ -11,8 +11,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{burial::Burial, coordinator};
-use crate::{boundary::residue::CHANGED, kernel, report::Retained};
+use super::{burial::Burial, coordinator, loader};
+use crate::{
+    boundary::{library::Kept, residue::CHANGED},
+    intake::LinkFacts,
+    kernel,
+    report::{Holder, Retained, Retention},
+};
 
 /// The pause after which it looks without having been told; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -42,6 +47,31 @@ impl Drop for Lingering {
         let tell = LINGERING.lock().remove(&self.0);
         drop(tell);
     }
+}
+
+/// Lists a library that was refused after it was opened, as long as it stays. `number` and `module` are as of
+/// [`Lingering::list`]; what keeps it is added to `retained`.
+pub(crate) fn list_kept(number: u64, module: u64, mut retained: Retained, kept: Kept) {
+    let is_for_good = kept.facts().is_some();
+    let detail = "it was refused and closed, but is still in the process's map".to_owned();
+    let still_mapped = || vec![Retention { holder: Holder::Loader, count: 1, detail }];
+    retained.retained_by = kept.facts().map_or_else(still_mapped, LinkFacts::retained_by);
+    let id = retained.id.clone();
+    let listed = Lingering::list(number, module, Box::new(move || retained.clone()));
+    if is_for_good {
+        // With its copy, which debuggers and backtraces look for.
+        return std::mem::forget((listed, kept));
+    }
+    coordinator::spawn(async move {
+        let mut pause = FIRST_PAUSE;
+        while !kept.is_gone() {
+            kernel::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        tracing::info!(module = id, "a library that was refused is gone after all");
+        drop(listed);
+        loader::leave(move || drop(kept));
+    });
 }
 
 /// Whether the reaper runs.

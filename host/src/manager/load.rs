@@ -23,7 +23,7 @@ use crate::{
     boundary::{
         hooks::HookEnd,
         lend::Lending,
-        library::CheckedLibrary,
+        library::{CheckedLibrary, NotOpened},
         module::{ForeignModule, NotMade},
         residue::Residue,
     },
@@ -261,14 +261,29 @@ async fn open(
     let name = crate::intake::file_name(&path);
     let job = move || (crate::boundary::library::open_checked(staged, &path, residue), None::<fn()>);
     let (id, number) = (plan.id.clone(), plan.number);
-    loader::run(format!("opening `{name}`"), limit, job, move |late| {
-        let Ok(library) = late else { return };
+    let (unique, module, retained) = (unwanted.lending.generation, plan.module, retained(plan, Vec::new()));
+    let refused = move |NotOpened { error, kept }| {
+        if let Some(kept) = kept {
+            reaper::list_kept(unique, module, retained, kept);
+        }
+        error
+    };
+    let refused_late = refused.clone();
+    let opened = loader::run(format!("opening `{name}`"), limit, job, move |late| {
+        let library = match late {
+            Ok(library) => library,
+            Err(not_opened) => {
+                refused_late(not_opened);
+                return;
+            }
+        };
         let Unwanted { lending, origin, patience } = unwanted;
         let module = ForeignModule::never_made(library, lending);
         let generation = Arc::new(Generation::foreign(number, module, origin));
         coordinator::spawn(async move { bury(&id, generation, patience).await });
     })
-    .await?
+    .await?;
+    opened.map_err(refused)
 }
 
 /// Runs the constructor on a life thread.
@@ -331,13 +346,13 @@ enum Overdue {
 
 fn list_constructor(plan: &Plan, unique: u64) -> Lingering {
     let detail = "its constructor, which ran past its deadline, is still running".to_owned();
-    let retained = Retained {
-        id: plan.id.as_ref().to_owned(),
-        generation: plan.number,
-        path: plan.path.clone(),
-        retained_by: vec![Retention { holder: Holder::Call, count: 1, detail }],
-    };
+    let retained = retained(plan, vec![Retention { holder: Holder::Call, count: 1, detail }]);
     Lingering::list(unique, plan.module, Box::new(move || retained.clone()))
+}
+
+fn retained(plan: &Plan, by: Vec<Retention>) -> Retained {
+    let (id, path) = (plan.id.as_ref().to_owned(), plan.path.clone());
+    Retained { id, generation: plan.number, path, retained_by: by }
 }
 
 /// Ends a generation that was never registered.

@@ -1,7 +1,13 @@
 //! What the C library keeps of a plugin, and calls or writes to later: it is not undone by a close, so a file that
 //! imports such a function is never closed.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    env,
+    ffi::{c_int, c_void},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use oxide_host::report::Holder;
 use oxide_tests::{
@@ -119,6 +125,40 @@ fn a_library_that_is_refused_after_it_was_opened_is_not_closed_either() {
             let error = house.load_file(file.as_ref(), "refused", Value::Null).await.unwrap_err();
             assert_eq!(error.code(), "layout_mismatch", "{error}");
             assert!(house.is_mapped("refused"));
+            assert_eq!(listed(&house), [Holder::ForeignImport]);
+        });
+    });
+}
+
+/// What keeps the library that was refused, as the host lists it.
+fn listed(house: &House) -> Vec<Holder> {
+    let retained = house.host.retained();
+    assert!(retained.iter().all(|one| one.id == "refused" && one.generation == 1));
+    retained.iter().flat_map(|one| &one.retained_by).map(|by| by.holder).collect()
+}
+
+#[test]
+#[allow(unsafe_code, reason = "closes the handle that the plugin keeps to itself")]
+fn a_library_that_stays_although_it_was_refused_and_closed_is_listed_until_it_goes() {
+    unsafe extern "C" {
+        fn dlclose(handle: *mut c_void) -> c_int;
+    }
+
+    child(&["c-inside"]).flag("C_INSIDE_HOLDS_ITSELF").run(|| {
+        block_on(async {
+            let file = changed("c-inside", &of_another_abi_stable(&plugin("c-inside")));
+            let mut house = House::new().await;
+            let error = house.load_file(file.as_ref(), "refused", Value::Null).await.unwrap_err();
+            assert_eq!(error.code(), "layout_mismatch", "{error}");
+            assert!(house.is_mapped("refused"));
+            assert_eq!(listed(&house), [Holder::Loader]);
+
+            let said = lines(Path::new(&env::var_os("C_INSIDE_HOLDS_ITSELF").unwrap()));
+            let handle: usize = said[0].parse().unwrap();
+            // SAFETY: the plugin got this handle for itself, and nothing of it runs.
+            assert_eq!(unsafe { dlclose(handle as *mut c_void) }, 0);
+            assert!(!house.is_mapped("refused"));
+            until("it is not listed any more", || listed(&house).is_empty());
         });
     });
 }
