@@ -1,8 +1,8 @@
 //! ELF: the description's section, and what the dynamic section asks of the loader.
 
 use object::{
-    Endianness, Object, ReadRef, SectionIndex, elf,
-    read::elf::{Dyn, ElfFile, FileHeader, ProgramHeader, SectionHeader, Sym},
+    Architecture, Endianness, ReadRef, SectionIndex, elf,
+    read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym, SymbolTable},
 };
 use oxide_plugin_api::ffi::describe::SECTION;
 
@@ -28,7 +28,7 @@ where
         elf::ET_CORE => return Err(Fault::not_a_library("is a core dump, not a dynamic library")),
         _ => return Err(Fault::not_a_library("is an ELF file of an unknown type, not a dynamic library")),
     }
-    let file = ElfFile::<Elf, Data>::parse(data)?;
+    let file = File::parse(header, endian, data)?;
     let dynamic = Dynamic::read(&file);
     if dynamic.as_ref().is_ok_and(|dynamic| dynamic.flags_1.contains(elf::DF_1_PIE)) {
         return Err(Fault::not_a_library("is an ELF program, not a dynamic library"));
@@ -37,13 +37,61 @@ where
     check_length(&file)?;
     let machine = Machine {
         format: Format::Elf,
-        arch: arch_name(file.architecture()).into(),
+        arch: arch_name(architecture(header, endian)).into(),
         bits: if header.is_class_64() { 64 } else { 32 },
         little_endian: header.is_little_endian(),
         os: system(header.e_ident().os_abi),
     };
     let carried = section.map(|section| Carried { section, facts: dynamic.and_then(|it| it.facts(&file)) });
     Ok(Image { machine, carried })
+}
+
+/// What of a file is looked at. Not its symbols for debuggers, which may be most of it.
+struct File<'data, Elf: FileHeader, Data: ReadRef<'data>> {
+    header: &'data Elf,
+    endian: Elf::Endian,
+    data: Data,
+    segments: &'data [Elf::ProgramHeader],
+    sections: SectionTable<'data, Elf, Data>,
+    symbols: SymbolTable<'data, Elf, Data>,
+}
+
+impl<'data, Elf: FileHeader, Data: ReadRef<'data>> File<'data, Elf, Data> {
+    fn parse(header: &'data Elf, endian: Elf::Endian, data: Data) -> Result<Self, Fault> {
+        let sections = header.sections(endian, data)?;
+        Ok(Self {
+            header,
+            endian,
+            data,
+            segments: header.program_headers(endian, data)?,
+            symbols: sections.symbols(endian, data, elf::SHT_DYNSYM)?,
+            sections,
+        })
+    }
+}
+
+fn architecture<Elf: FileHeader>(header: &Elf, endian: Elf::Endian) -> Architecture {
+    match (header.e_machine(endian), header.is_class_64()) {
+        (elf::EM_X86_64, true) => Architecture::X86_64,
+        (elf::EM_X86_64, false) => Architecture::X86_64_X32,
+        (elf::EM_386, _) => Architecture::I386,
+        (elf::EM_AARCH64, true) => Architecture::Aarch64,
+        (elf::EM_AARCH64, false) => Architecture::Aarch64_Ilp32,
+        (elf::EM_ARM, _) => Architecture::Arm,
+        (elf::EM_RISCV, true) => Architecture::Riscv64,
+        (elf::EM_RISCV, false) => Architecture::Riscv32,
+        (elf::EM_LOONGARCH, true) => Architecture::LoongArch64,
+        (elf::EM_PPC64, _) => Architecture::PowerPc64,
+        (elf::EM_PPC, _) => Architecture::PowerPc,
+        (elf::EM_S390, true) => Architecture::S390x,
+        (elf::EM_MIPS, true) => Architecture::Mips64,
+        (elf::EM_MIPS, false) => Architecture::Mips,
+        (elf::EM_SPARCV9, true) => Architecture::Sparc64,
+        (elf::EM_SPARC, false) => Architecture::Sparc,
+        (elf::EM_68K, false) => Architecture::M68k,
+        (elf::EM_HEXAGON, _) => Architecture::Hexagon,
+        _ => Architecture::Unknown,
+    }
 }
 
 /// The system that the header names; Linux libraries mostly name none.
@@ -60,14 +108,14 @@ fn system(os_abi: elf::OsAbi) -> Option<&'static str> {
 
 /// The bytes of the description's section.
 fn description<'data, Elf: FileHeader, Data: ReadRef<'data>>(
-    file: &ElfFile<'data, Elf, Data>,
+    file: &File<'data, Elf, Data>,
 ) -> Result<Option<&'data [u8]>, Fault> {
-    let (endian, data) = (file.endian(), file.data());
-    let table = file.elf_section_table();
+    let (endian, data) = (file.endian, file.data);
+    let table = file.sections;
     if table.is_empty() {
         return Ok(None);
     }
-    let index = file.elf_header().shstrndx(endian, data)?;
+    let index = file.header.shstrndx(endian, data)?;
     let names =
         table.section(SectionIndex(usize::try_from(index).unwrap_or(usize::MAX)))?.data(endian, data)?;
     let mut found = table.iter().filter(|one| is_named(names, one.sh_name(endian).into(), SECTION));
@@ -85,12 +133,12 @@ fn description<'data, Elf: FileHeader, Data: ReadRef<'data>>(
 /// The loader maps whole segments: a library whose segments go on where its file has ended would die with
 /// SIGBUS at the first touch.
 fn check_length<'data, Elf: FileHeader, Data: ReadRef<'data>>(
-    file: &ElfFile<'data, Elf, Data>,
+    file: &File<'data, Elf, Data>,
 ) -> Result<(), Fault> {
-    let length = file.data().len().unwrap_or(0);
-    let segments = file.elf_program_headers().iter().filter(|one| one.p_type(file.endian()) == elf::PT_LOAD);
+    let length = file.data.len().unwrap_or(0);
+    let segments = file.segments.iter().filter(|one| one.p_type(file.endian) == elf::PT_LOAD);
     for segment in segments {
-        let (offset, size) = segment.file_range(file.endian());
+        let (offset, size) = segment.file_range(file.endian);
         let end = offset.saturating_add(size);
         if end > length {
             return Err(Fault::damaged(format_args!(
@@ -114,8 +162,8 @@ struct Dynamic<'data> {
 }
 
 impl<'data> Dynamic<'data> {
-    fn read<Elf: FileHeader, Data: ReadRef<'data>>(file: &ElfFile<'data, Elf, Data>) -> Result<Self, Fault> {
-        let (endian, data) = (file.endian(), file.data());
+    fn read<Elf: FileHeader, Data: ReadRef<'data>>(file: &File<'data, Elf, Data>) -> Result<Self, Fault> {
+        let (endian, data) = (file.endian, file.data);
         let mut this = Self {
             flags: elf::DynamicFlags(0),
             flags_1: elf::DynamicFlags1(0),
@@ -125,7 +173,7 @@ impl<'data> Dynamic<'data> {
             search_paths: Vec::new(),
         };
         // Of several the loader takes the last.
-        let segments = file.elf_program_headers().iter().rev();
+        let segments = file.segments.iter().rev();
         let Some(entries) =
             segments.map(|one| one.dynamic(endian, data)).find_map(Result::transpose).transpose()?
         else {
@@ -157,15 +205,15 @@ impl<'data> Dynamic<'data> {
 
     fn facts<Elf: FileHeader, Data: ReadRef<'data>>(
         self,
-        file: &ElfFile<'data, Elf, Data>,
+        file: &File<'data, Elf, Data>,
     ) -> Result<LinkFacts, Fault> {
-        let endian = file.endian();
+        let endian = file.endian;
         let mut facts = LinkFacts {
             nodelete: self.flags_1.contains(elf::DF_1_NODELETE),
             no_open: self.flags_1.contains(elf::DF_1_NOOPEN),
             static_tls: self.flags.contains(elf::DF_STATIC_TLS),
             tls_size: file
-                .elf_program_headers()
+                .segments
                 .iter()
                 .filter(|one| one.p_type(endian) == elf::PT_TLS)
                 .map(|one| one.p_memsz(endian).into())
@@ -180,7 +228,7 @@ impl<'data> Dynamic<'data> {
             facts.search_paths.push(self.string(*at)?);
         }
         self.check_symbols(file)?;
-        for symbol in file.elf_dynamic_symbol_table().iter() {
+        for symbol in file.symbols.iter() {
             let name_at = u64::from(symbol.st_name(endian));
             if symbol.is_undefined(endian) {
                 facts.import(text_at(self.strings, name_at));
@@ -201,14 +249,14 @@ impl<'data> Dynamic<'data> {
     /// ones that the loader will use.
     fn check_symbols<Elf: FileHeader, Data: ReadRef<'data>>(
         &self,
-        file: &ElfFile<'data, Elf, Data>,
+        file: &File<'data, Elf, Data>,
     ) -> Result<(), Fault> {
-        let table = file.elf_dynamic_symbol_table();
+        let table = file.symbols;
         if table.is_empty() {
             return Ok(());
         }
-        let section = file.elf_section_table().section(table.section())?;
-        if self.symbols_at == Some(section.sh_addr(file.endian()).into()) {
+        let section = file.sections.section(table.section())?;
+        if self.symbols_at == Some(section.sh_addr(file.endian).into()) {
             return Ok(());
         }
         Err(Fault::damaged(
@@ -229,18 +277,18 @@ impl<'data> Dynamic<'data> {
 
 /// The bytes of the file that are mapped at this address.
 fn loaded<'data, Elf: FileHeader, Data: ReadRef<'data>>(
-    file: &ElfFile<'data, Elf, Data>,
+    file: &File<'data, Elf, Data>,
     at: u64,
     size: u64,
 ) -> Option<&'data [u8]> {
-    let endian = file.endian();
-    file.elf_program_headers().iter().filter(|one| one.p_type(endian) == elf::PT_LOAD).find_map(|one| {
+    let endian = file.endian;
+    file.segments.iter().filter(|one| one.p_type(endian) == elf::PT_LOAD).find_map(|one| {
         let (start, length) = one.file_range(endian);
         // Not the whole segment, of which these are a small part.
         let offset = at.checked_sub(one.p_vaddr(endian).into())?;
         if offset.checked_add(size)? > length {
             return None;
         }
-        file.data().read_bytes_at(start.checked_add(offset)?, size).ok()
+        file.data.read_bytes_at(start.checked_add(offset)?, size).ok()
     })
 }

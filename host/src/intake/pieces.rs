@@ -5,8 +5,8 @@ use object::read::ReadCacheOps;
 use crate::sys::private_file::FilledFile;
 
 /// So much is read at most. What says that it has more to be looked at is mapped: a file that contradicts itself
-/// could have us read it many times over.
-const MOST: usize = 1 << 20;
+/// could have us read it many times over, and what is allocated for more would stay with each thread.
+const MOST: usize = 64 << 10;
 
 /// A copy, for [`object::ReadCache`].
 #[derive(Debug)]
