@@ -4,11 +4,11 @@ use object::{
     FileKind, elf,
     macho::{self, FatArch32, FatArch64},
     pe::{ImageNtHeaders32, ImageNtHeaders64},
-    read::{ReadCache, ReadCacheOps},
 };
 
 use super::{
     Fault, LinkFacts, RefusalReason, elf as elf_file, machine::Machine, macho as macho_file, pe as pe_file,
+    pieces::Pieces,
 };
 
 /// A dynamic library.
@@ -49,11 +49,13 @@ impl<'data> Image<'data> {
 
     /// The same of a file that is read piece by piece. `None` when anything is wrong with it, or it is no ELF file of
     /// 64 bits: then all of its bytes say more.
-    pub(super) fn parse_pieces<Pieces: ReadCacheOps>(file: &'data ReadCache<Pieces>) -> Option<Self> {
-        match FileKind::parse(file).ok()? {
-            FileKind::Elf64 => elf_file::examine::<elf::FileHeader64<_>, _>(file).ok(),
-            _ => None,
-        }
+    pub(super) fn parse_pieces(file: &'data Pieces<'_>) -> Option<Self> {
+        let image = match FileKind::parse(file).ok()? {
+            FileKind::Elf64 => elf_file::examine::<elf::FileHeader64<_>, _>(file).ok()?,
+            _ => return None,
+        };
+        // Not everybody passes on that something could not be read.
+        (!file.is_too_much()).then_some(image)
     }
 }
 

@@ -2,11 +2,9 @@
 
 use std::{
     fmt,
-    io::Read,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
-
-use object::read::ReadCache;
 
 use super::{
     Description, Fault, LinkFacts, Refusal, RefusalReason,
@@ -17,7 +15,7 @@ use super::{
     read::{self, Buffer},
     stage::{PrivateCopy, StagingDir},
 };
-use crate::sys::private_file::FilledFile;
+use crate::sys::private_file::{FilledFile, PrivateFile};
 
 /// A plugin's file as bytes: described, but neither trusted nor opened. What is in here is what will be opened,
 /// whatever becomes of the file at the path.
@@ -105,7 +103,7 @@ impl InspectedFile {
     /// Understands a copy of `path`.
     pub(super) fn from_copy(path: &Path, (copy, file): (PrivateCopy, FilledFile)) -> Result<Self, Fault> {
         let in_pieces = || {
-            let pieces = ReadCache::new(Pieces::of(&file));
+            let pieces = Pieces::of(&file);
             Findings::of(Image::parse_pieces(&pieces)?).ok()
         };
         let findings = match in_pieces() {
@@ -126,7 +124,8 @@ impl InspectedFile {
         &self.path
     }
 
-    /// Its bytes, as they were when it was read.
+    /// Its bytes, as they were when it was read. Those of a copy are mapped for that; there are none when that fails, for want
+    /// of memory.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -136,6 +135,14 @@ impl InspectedFile {
         match &self.bytes {
             Buffer::Copied(file) => file.len(),
             bytes => bytes.len() as u64,
+        }
+    }
+
+    /// Writes its bytes into a file of ours.
+    pub(super) fn write_to(&self, file: &mut PrivateFile) -> io::Result<()> {
+        match &self.bytes {
+            Buffer::Copied(copy) => io::copy(&mut copy.reader(), file).map(drop),
+            bytes => file.write_all(bytes),
         }
     }
 

@@ -28,6 +28,7 @@ mod staging_base;
 mod text;
 mod wasm;
 
+pub(crate) use blank::NextCopy;
 pub use description::Description;
 pub(crate) use engine::{find_engine, prepare_cache};
 pub use facts::LinkFacts;

@@ -6,10 +6,10 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, Read, Seek},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     Description, Fault, InspectedFile, LinkFacts,
-    blank::Blank,
+    blank::{Blank, NextCopy},
     read::{self, Look},
     staging_base,
 };
@@ -41,8 +41,8 @@ struct Folder {
     /// Held, never read: to hold it says that this host lives.
     _lock: File,
     next: AtomicU64,
-    /// For the next copy.
-    blank: Blank,
+    /// For the next copy; `None` where copies only go for want of room.
+    blank: Option<Arc<Blank>>,
 }
 
 impl StagingDir {
@@ -57,7 +57,7 @@ impl StagingDir {
     /// or is mounted noexec.
     pub fn open(base: Option<&Path>) -> Result<Self, KernelError> {
         let next = base.is_none().then(OnceLock::new);
-        Ok(Self { folder: Arc::new(Folder::claim(&staging_base::prepare(base)?)?), next })
+        Ok(Self { folder: Arc::new(Folder::claim(&staging_base::prepare(base)?)?.with_blank()), next })
     }
 
     /// Where it is.
@@ -79,7 +79,7 @@ impl StagingDir {
     pub fn remove_all(&self) -> Result<(), KernelError> {
         let next = self.next.as_ref().and_then(OnceLock::get).and_then(Option::as_ref);
         for folder in next.into_iter().chain([&self.folder]) {
-            folder.blank.end();
+            folder.end_blank();
             match staging_base::clear(&folder.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("remove", &folder.path, error));
@@ -90,8 +90,7 @@ impl StagingDir {
         Ok(())
     }
 
-    /// Copies the file at `path`, if it may be what `look` looks for, and gives the copy with its bytes. `None` where it is
-    /// better read and written.
+    /// Copies the file at `path`, if it may be what `look` looks for. `None` where it is better read and written.
     #[cfg(unix)]
     pub(super) fn copy(
         &self,
@@ -101,10 +100,12 @@ impl StagingDir {
     ) -> Result<Option<(PrivateCopy, FilledFile)>, Fault> {
         read::copy(path, look, |source, length| {
             let folder = &self.folder;
-            if let Some((path, file)) = folder.blank.copy(source, length, || folder.name(origin)) {
-                return Some((PrivateCopy { path, folder: folder.clone() }, file));
+            if let Some(blank) = &folder.blank {
+                if let Some((path, file)) = blank.copy(source, length, || folder.name(origin)) {
+                    return Some((PrivateCopy { path, folder: folder.clone() }, file));
+                }
+                std::io::Seek::rewind(source).ok()?;
             }
-            source.rewind().ok()?;
             let (copy, file) = folder.create(origin).ok()?;
             Some((copy, file.copy(source, read::LARGEST).ok()?))
         })
@@ -121,11 +122,8 @@ impl StagingDir {
         Ok(None)
     }
 
-    /// Where to try it again after `error`: the runtime directory is often small.
-    fn after(&self, error: &io::Error) -> Option<&Arc<Folder>> {
-        if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return None;
-        }
+    /// Where to try it again when there is no room: the runtime directory is often small.
+    fn after(&self) -> Option<&Arc<Folder>> {
         let claim = || {
             let base = staging_base::temporary().ok()?;
             tracing::warn!(full = %self.path().display(), instead = %base.display(), "no room for copies of plugins");
@@ -135,10 +133,14 @@ impl StagingDir {
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl Drop for StagingDir {
     fn drop(&mut self) {
         // Nobody copies any more, though copies may keep the folder.
-        self.folder.blank.end();
+        self.folder.end_blank();
     }
 }
 
@@ -146,7 +148,18 @@ impl Folder {
     fn claim(base: &Path) -> Result<Self, KernelError> {
         staging_base::sweep(base);
         let (path, lock) = staging_base::claim(base)?;
-        Ok(Self { path, _lock: lock, next: AtomicU64::new(1), blank: Blank::default() })
+        Ok(Self { path, _lock: lock, next: AtomicU64::new(1), blank: None })
+    }
+
+    fn with_blank(mut self) -> Self {
+        self.blank = Some(Arc::new(Blank::new(&self.path)));
+        self
+    }
+
+    fn end_blank(&self) {
+        if let Some(blank) = &self.blank {
+            blank.end();
+        }
     }
 
     /// A name for a copy of `origin`, never used before.
@@ -162,9 +175,9 @@ impl Folder {
         Ok((PrivateCopy { path, folder: self.clone() }, file))
     }
 
-    fn write(self: &Arc<Self>, bytes: &[u8], origin: &Path) -> Result<PrivateCopy, KernelError> {
-        let (copy, file) = self.create(origin)?;
-        file.write(bytes).map_err(|error| io_error("write", &copy.path, error))?;
+    fn write(self: &Arc<Self>, bytes: &InspectedFile, origin: &Path) -> Result<PrivateCopy, KernelError> {
+        let (copy, mut file) = self.create(origin)?;
+        bytes.write_to(&mut file).map_err(|error| io_error("write", &copy.path, error))?;
         Ok(copy)
     }
 }
@@ -182,26 +195,6 @@ impl Drop for Folder {
 #[derive(Clone)]
 pub struct StagedFile {
     staged: Arc<Staged>,
-}
-
-/// A copy that may be wanted. Keeps no folder.
-pub(crate) struct NextCopy {
-    folder: Weak<Folder>,
-    length: u64,
-}
-
-impl NextCopy {
-    /// Whether there is no file for it.
-    pub(crate) fn is_unready(&self) -> bool {
-        self.folder.upgrade().is_some_and(|folder| folder.blank.is_wanted(self.length))
-    }
-
-    /// Makes a file for it ahead, unless there is one. Blocks.
-    pub(crate) fn ready(&self) {
-        if let Some(folder) = self.folder.upgrade() {
-            folder.blank.ready(&folder.path, self.length);
-        }
-    }
 }
 
 struct Staged {
@@ -234,11 +227,18 @@ impl StagedFile {
         file: &InspectedFile,
         origin: &Path,
     ) -> Result<Self, KernelError> {
-        let mut written = dir.folder.write(file.bytes(), origin);
-        if let Err(KernelError::Io { source, .. }) = &written
-            && let Some(next) = dir.after(source)
+        let is_full = |written: &Result<_, KernelError>| match written {
+            Err(KernelError::Io { source, .. }) => is_full(source),
+            _ => false,
+        };
+        let mut written = dir.folder.write(file, origin);
+        if is_full(&written) && dir.folder.blank.as_ref().is_some_and(|blank| blank.make_room()) {
+            written = dir.folder.write(file, origin);
+        }
+        if is_full(&written)
+            && let Some(next) = dir.after()
         {
-            written = next.write(file.bytes(), origin);
+            written = next.write(file, origin);
         }
         let copy = written?;
         let length = file.length();
@@ -284,16 +284,9 @@ impl StagedFile {
         &self.staged.facts
     }
 
-    /// Lets go of it, and makes a file ahead for the next copy. Blocks.
-    pub(crate) fn retire(self) {
-        let next = self.next();
-        drop(self);
-        next.ready();
-    }
-
     /// For the next copy, which may be of about the same size.
     pub(crate) fn next(&self) -> NextCopy {
-        NextCopy { folder: Arc::downgrade(&self.staged.copy.folder), length: self.staged.length }
+        NextCopy::of(self.staged.copy.folder.blank.as_ref(), self.staged.length)
     }
 
     /// Whether `file` holds the very bytes of this copy.

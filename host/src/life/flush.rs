@@ -14,6 +14,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -110,8 +111,25 @@ async fn nothing_owed(residue: &Residue) {
 /// As [`attend`], for what mostly takes no longer than to fall asleep and be woken: the end is near from the beginning.
 pub(crate) async fn attend_awake<T>(future: impl Future<Output = T>) -> T {
     let attending = Attending::begin();
-    end_is_near();
+    if attending.0 {
+        // Who waits for several at once is to ask for all of them first.
+        yield_once().await;
+        end_is_near();
+    }
     wait_for(future, attending).await
+}
+
+/// Has the executor poll again, after what else is polled with this.
+async fn yield_once() {
+    let mut is_over = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_over, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits for `future`, and meanwhile runs what the thread that waits owes. When the end is near, it waits awake.
@@ -132,6 +150,7 @@ async fn wait_for<T>(future: impl Future<Output = T>, _attending: Attending) -> 
         let mut polled = future.as_mut().poll(context);
         if polled.is_pending() && !coordinator::is_in_step() && NEAR.swap(false, SeqCst) {
             kernel::stay_awake(NEAR_END, || {
+                threads::flush_if_asked();
                 polled = future.as_mut().poll(context);
                 polled.is_ready()
             });

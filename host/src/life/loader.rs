@@ -19,7 +19,11 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{coordinator, hook::panic_message, pool};
-use crate::{error::KernelError, kernel};
+use crate::{
+    error::KernelError,
+    intake::{NextCopy, StagedFile},
+    kernel,
+};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -83,6 +87,22 @@ fn serve() {
 /// Does something later, after the jobs up to now: what is left to do with a copy, for which nobody needs to wait.
 pub(crate) fn leave(work: impl FnOnce() + Send + 'static) {
     submit(Box::new(work));
+}
+
+/// Lets go of a copy, later; then a file is made ahead for the next one, by another than whoever is the loader.
+pub(crate) fn retire(copy: StagedFile) -> impl FnOnce() + Send {
+    move || {
+        let next = copy.next();
+        drop(copy);
+        ready(next);
+    }
+}
+
+/// Has a file made ahead for the next copy, unless there is one.
+pub(crate) fn ready(next: NextCopy) {
+    if next.is_unready() {
+        pool::run(move || next.ready());
+    }
 }
 
 /// Why a job has no result.

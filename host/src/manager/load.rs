@@ -159,9 +159,7 @@ fn ready_next(material: &Material) {
     let next = material.library.next();
     coordinator::spawn(async move {
         kernel::sleep(CALM).await;
-        if next.is_unready() {
-            loader::leave(move || next.ready());
-        }
+        loader::ready(next);
     });
 }
 

@@ -124,12 +124,12 @@ pub(crate) async fn swap(
         runtime: asker.runtime.clone(),
     };
     let receipt = leaving.end(inside, under_way).await;
-    let copy = now.build.lock().as_ref().map(|build| build.material.library.clone());
     // The disk may take its time.
+    let next = now.build.lock().as_ref().map(|build| build.material.library.next());
     loader::leave(move || {
         drop(forgotten);
-        if let Some(copy) = copy {
-            copy.retire();
+        if let Some(next) = next {
+            loader::ready(next);
         }
     });
     Ok(SwapReport {

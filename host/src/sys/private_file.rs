@@ -28,11 +28,6 @@ impl PrivateFile {
         options.open(path).map(Self)
     }
 
-    /// Writes the whole.
-    pub(crate) fn write(mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
-    }
-
     /// Copies at most `limit` bytes of `source`, without leaving the kernel where it can do that.
     pub(crate) fn copy(mut self, source: &mut File, limit: u64) -> io::Result<FilledFile> {
         let length = io::copy(&mut source.take(limit), &mut self.0)?;
@@ -44,10 +39,20 @@ impl PrivateFile {
     }
 }
 
+impl Write for PrivateFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// A file that is not written any more.
 #[derive(Debug)]
 pub(crate) struct FilledFile {
-    /// Could write, and never does.
+    /// Could write, and never does. Closed with this, before the copy is opened.
     file: File,
     length: u64,
     map: OnceLock<Mmap>,
@@ -79,8 +84,9 @@ impl FilledFile {
         }
         // SAFETY: nobody writes to the file or shortens it as long as it is mapped. It was not there before `create` or
         // `make`, its mode is 0400 from the start and its folder's 0700, so the only handle that can write is this one,
-        // which nothing here writes through; the host only ever unlinks it. Its own user could change the mode and write
-        // all the same, as to the mapping of the library that the dynamic loader is about to make of it.
+        // and what a forked child has of it; nothing here writes through it, and the host only ever unlinks the file. Its
+        // own user could change the mode and write all the same, as to the mapping of the library that the dynamic loader
+        // is about to make of it.
         let map = unsafe { Mmap::map(&self.file) }?;
         Ok(self.map.get_or_init(|| map))
     }
@@ -130,24 +136,37 @@ impl BlankFile {
         Ok(Self { file: PrivateFile(file), length })
     }
 
-    /// As [`PrivateFile::copy`]; it gets its name when it is whole.
-    ///
-    /// # Errors
-    /// Also when the name is taken, and where there is no `/proc`.
-    pub(crate) fn copy(self, source: &mut File, limit: u64, name: &Path) -> io::Result<FilledFile> {
-        use std::os::fd::AsRawFd;
-
-        use rustix::fs::{AtFlags, CWD};
-
+    /// As [`PrivateFile::copy`].
+    pub(crate) fn fill(self, source: &mut File, limit: u64) -> io::Result<FilledBlank> {
         let Self { file: PrivateFile(mut file), length } = self;
         let copied = io::copy(&mut source.take(limit), &mut file)?;
         if copied < length {
             file.set_len(copied)?;
         }
+        Ok(FilledBlank(PrivateFile(file).filled(copied)))
+    }
+}
+
+/// A whole copy that has no name yet.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Debug)]
+pub(crate) struct FilledBlank(FilledFile);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl FilledBlank {
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// When the name is taken, and where there is no `/proc`.
+    pub(crate) fn link(self, name: &Path) -> io::Result<FilledFile> {
+        use std::os::fd::AsRawFd;
+
+        use rustix::fs::{AtFlags, CWD};
+
         // The way that needs no privilege (`open(2)`, O_TMPFILE).
-        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let unnamed = format!("/proc/self/fd/{}", self.0.file.as_raw_fd());
         rustix::fs::linkat(CWD, unnamed, CWD, name, AtFlags::SYMLINK_FOLLOW)?;
-        Ok(PrivateFile(file).filled(copied))
+        Ok(self.0)
     }
 }
 
@@ -156,9 +175,24 @@ impl BlankFile {
     pub(crate) fn make(_: &Path, _: u64) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
 
-    pub(crate) fn copy(self, _: &mut File, _: u64, _: &Path) -> io::Result<FilledFile> {
+/// There is none.
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+#[derive(Debug)]
+pub(crate) enum FilledBlank {}
+
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+impl BlankFile {
+    pub(crate) fn fill(self, _: &mut File, _: u64) -> io::Result<FilledBlank> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+impl FilledBlank {
+    pub(crate) fn link(self, _: &Path) -> io::Result<FilledFile> {
+        match self {}
     }
 }
 
@@ -212,7 +246,7 @@ mod tests {
                 Some(ahead) => {
                     let Some(blank) = blank(folder.path(), ahead) else { return };
                     assert_eq!((blank.len(), path.exists()), (ahead, false));
-                    blank.copy(&mut source, u64::MAX, &path)
+                    blank.fill(&mut source, u64::MAX).unwrap().link(&path)
                 }
             }
             .unwrap();
@@ -232,7 +266,8 @@ mod tests {
         let mut source = source(folder.path(), &[1; 5000]);
         fs::write(folder.path().join("taken"), "").unwrap();
         let blank = BlankFile::make(folder.path(), 5000).unwrap();
-        let error = blank.copy(&mut source, u64::MAX, &folder.path().join("taken")).unwrap_err();
+        let error =
+            blank.fill(&mut source, u64::MAX).unwrap().link(&folder.path().join("taken")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         assert_eq!(fs::read(folder.path().join("taken")).unwrap(), b"");
