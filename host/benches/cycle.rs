@@ -5,13 +5,12 @@
 //! `cargo bench -p oxide-host --bench cycle` prints the ratio.
 #![allow(unsafe_code, reason = "the other side of the comparison opens libraries by hand")]
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+mod measure;
+
+use std::{fs, path::Path};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use measure::{compare, time};
 use oxide_host::Host;
 
 const PAIRS: usize = 500;
@@ -32,17 +31,8 @@ fn main() {
             pairs.push((ours, naive));
         }
     }
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
     println!("a cycle of {} KiB, {PAIRS} pairs:", size / 1024);
-    say("  load, call, unload, in µs", pairs.iter().map(|pair| micros(pair.0)).collect());
-    say("  copy, dlopen, dlsym, dlclose by hand, in µs", pairs.iter().map(|pair| micros(pair.1)).collect());
-    say("  ratio", pairs.iter().map(|(ours, naive)| ours.as_secs_f64() / naive.as_secs_f64()).collect());
-}
-
-fn say(what: &str, mut figures: Vec<f64>) {
-    figures.sort_by(f64::total_cmp);
-    let at = |share: usize| figures[figures.len() * share / 4];
-    println!("{what}: median {:.2}, quartiles {:.2} and {:.2}", at(2), at(1), at(3));
+    compare("copy, dlopen, dlsym, dlclose", &pairs);
 }
 
 async fn cycle(host: &Host, path: &Path) {
@@ -63,12 +53,4 @@ fn by_hand(path: &Path, copy: &Path) {
         library.close().expect("it closes");
     }
     fs::remove_file(copy).expect("it was there");
-}
-
-/// Not beside what the other side of the comparison has left to others, such as the removal of a file.
-fn time(work: impl FnOnce()) -> Duration {
-    std::thread::sleep(Duration::from_millis(2));
-    let began = Instant::now();
-    work();
-    began.elapsed()
 }

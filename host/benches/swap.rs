@@ -9,7 +9,10 @@
 //! `cargo bench -p oxide-host --bench swap` prints them.
 #![allow(unsafe_code, reason = "the other side of the comparison opens libraries by hand")]
 
+mod measure;
+
 use std::{
+    collections::VecDeque,
     fs,
     path::{Path, PathBuf},
     pin::pin,
@@ -24,6 +27,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use measure::{compare, say, time};
 use oxide_host::{Host, ModuleHandle};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -216,16 +220,15 @@ fn by_hand(runtime: &Runtime, echo: &Builds) {
     let host = Host::new().expect("a host");
     runtime.block_on(host.load(echo.write(0))).expect("it loads");
     let present = ArcSwap::from_pointee(ByHand::open(&echo.folder, &echo.write(0), 0));
-    let (mut ours, mut naive, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let mut builds = Vec::new();
+    let (mut pairs, mut builds) = (Vec::new(), VecDeque::new());
     for round in 1..=PAIRS + WARM {
         // One for each side: else the second would find the first one's in the processor's caches.
         if builds.is_empty() {
-            let numbers = (round..round + BATCH).rev();
+            let numbers = round..round + BATCH;
             builds
                 .extend(numbers.map(|number| [2 * number, 2 * number + 1].map(|number| echo.write(number))));
         }
-        let [build, other] = builds.pop().expect("some were written");
+        let [build, other] = builds.pop_front().expect("some were written");
         let swap = time(|| {
             let report = runtime.block_on(host.swap("echo", &build)).expect("it is swapped");
             assert!(report.old.unmapped, "{report:?}");
@@ -239,15 +242,11 @@ fn by_hand(runtime: &Runtime, echo: &Builds) {
             fs::remove_file(used).expect("it was there");
         }
         if round > WARM {
-            ours.push(swap.as_secs_f64() * 1e6);
-            naive.push(hand.as_secs_f64() * 1e6);
-            ratios.push(swap.as_secs_f64() / hand.as_secs_f64());
+            pairs.push((swap, hand));
         }
     }
     println!("a swap to a changed file of {} KiB, {PAIRS} pairs:", echo.bytes.len() / 1024);
-    say("  ours, in µs", ours);
-    say("  copy, dlopen, dlsym, ArcSwap, dlclose by hand, in µs", naive);
-    say("  ratio", ratios);
+    compare("copy, dlopen, dlsym, ArcSwap, dlclose", &pairs);
     runtime.block_on(host.shutdown());
 }
 
@@ -273,18 +272,4 @@ impl ByHand {
         self.library.close().expect("it closes");
         fs::remove_file(self.copy).expect("it was there");
     }
-}
-
-/// Not beside what the other side of the comparison has left to others, such as the removal of a file.
-fn time(work: impl FnOnce()) -> Duration {
-    std::thread::sleep(Duration::from_millis(2));
-    let began = Instant::now();
-    work();
-    began.elapsed()
-}
-
-fn say(what: &str, mut figures: Vec<f64>) {
-    figures.sort_by(f64::total_cmp);
-    let at = |share: usize| figures[figures.len() * share / 4];
-    println!("{what}: median {:.2}, quartiles {:.2} and {:.2}", at(2), at(1), at(3));
 }
