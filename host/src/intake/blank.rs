@@ -23,6 +23,7 @@ use crate::sys::private_file::FilledFile;
 const LARGEST: u64 = 4 << 20;
 
 /// So many times its length must be free where it lies: others may need the room more.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const ROOM: u64 = 16;
 
 /// The place for it.
@@ -155,15 +156,27 @@ fn is_wanted(state: &State, length: u64) -> bool {
         }
 }
 
+/// Only where it is known to help. Others may copy a file by sharing its blocks (XFS, btrfs), which is faster, and slower
+/// than anything when there are pages to be written to the disk first.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn make(folder: &Path, length: u64) -> io::Result<BlankFile> {
-    #[cfg(unix)]
-    {
-        let space = rustix::fs::statvfs(folder)?;
-        if space.f_bavail.saturating_mul(space.f_frsize) < length.saturating_mul(ROOM) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+    /// The file systems' numbers in `linux/magic.h`; ext2 and ext3 have the same.
+    const KNOWN: [u64; 2] = [0xef53, 0x0102_1994];
+
+    let about = rustix::fs::statfs(folder)?;
+    if !KNOWN.iter().any(|known| u64::try_from(about.f_type) == Ok(*known)) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let room = u64::try_from(about.f_bsize).unwrap_or(0).saturating_mul(about.f_bavail);
+    if room < length.saturating_mul(ROOM) {
+        return Err(io::ErrorKind::StorageFull.into());
     }
     BlankFile::make(folder, length)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn make(_: &Path, _: u64) -> io::Result<BlankFile> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Whether a copy of so many bytes is made faster in this file: to cut off much of it would cost more than it saves.

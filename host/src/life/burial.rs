@@ -355,7 +355,7 @@ impl Burial {
             };
             // Nobody needs to wait for the disk.
             let copy = closed.as_mut().and_then(Closed::take_copy);
-            (closed, copy.map(loader::retire))
+            (closed, copy)
         };
         let done = loader::run(what, self.patience.loader, close, move |closed| {
             *keep.lock() = Some(closed);

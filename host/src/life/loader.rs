@@ -25,7 +25,8 @@ use crate::{
     kernel,
 };
 
-type Job = Box<dyn FnOnce() + Send>;
+/// May have a file made ahead, when somebody else can be the loader.
+type Job = Box<dyn FnOnce() -> Option<NextCopy> + Send>;
 
 /// What is being done.
 struct Present {
@@ -69,33 +70,36 @@ fn submit(job: Job) {
 fn serve() {
     pool::ready_another();
     let job = LOADER.lock().jobs.pop_front();
-    if let Some(job) = job
-        && let Err(payload) = catch_unwind(AssertUnwindSafe(job))
-    {
-        set_present(None);
-        let message = panic_message(payload);
-        tracing::error!(message, "work of the loader panicked");
-    }
+    let next = job.and_then(|job| {
+        catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|payload| {
+            set_present(None);
+            let message = panic_message(payload);
+            tracing::error!(message, "work of the loader panicked");
+            None
+        })
+    });
     let mut loader = LOADER.lock();
     loader.served = !loader.jobs.is_empty();
     if loader.served {
         drop(loader);
+        if let Some(next) = next {
+            ready(next);
+        }
         pool::later(serve);
+    } else if let Some(next) = next {
+        drop(loader);
+        // Here, where its pages are in the processor's caches when the next copy is made.
+        next.ready();
     }
 }
 
-/// Does something later, after the jobs up to now: what is left to do with a copy, for which nobody needs to wait.
-pub(crate) fn leave(work: impl FnOnce() + Send + 'static) {
-    submit(Box::new(work));
-}
-
-/// Lets go of a copy, later; then a file is made ahead for the next one, by another than whoever is the loader.
-pub(crate) fn retire(copy: StagedFile) -> impl FnOnce() + Send {
-    move || {
-        let next = copy.next();
-        drop(copy);
-        ready(next);
-    }
+/// Lets go of a copy or of what has one, later, after the jobs up to now, since the disk may take its time. Then a file is
+/// made ahead for the `next` one.
+pub(crate) fn leave(left: impl Send + 'static, next: Option<NextCopy>) {
+    submit(Box::new(move || {
+        drop(left);
+        next
+    }));
 }
 
 /// Has a file made ahead for the next copy, unless there is one.
@@ -126,20 +130,20 @@ impl From<NotRun> for KernelError {
 pub(crate) async fn settled(limit: Duration) {
     let is_idle = !LOADER.lock().served;
     if !is_idle {
-        let _ = run("settling".to_owned(), limit, || ((), None::<fn()>), drop).await;
+        let _ = run("settling".to_owned(), limit, || ((), None), drop).await;
     }
 }
 
-/// Runs `job` as the loader, which may take until `limit`. `what` names it for the report of a stuck one. What it
-/// gives to be done besides is done later, before the next one.
+/// Runs `job` as the loader, which may take until `limit`. `what` names it for the report of a stuck one. The
+/// copy that it gives is left, before the next one.
 ///
 /// # Errors
 /// [`KernelError::LoaderStuck`] when this job, or the one before it, does not end in time. A late result is
 /// given to `late`.
-pub(crate) async fn run<T: Send + 'static, A: FnOnce() + Send + 'static>(
+pub(crate) async fn run<T: Send + 'static>(
     what: String,
     limit: Duration,
-    job: impl FnOnce() -> (T, Option<A>) + Send + 'static,
+    job: impl FnOnce() -> (T, Option<StagedFile>) + Send + 'static,
     late: impl FnOnce(T) + Send + 'static,
 ) -> Result<T, NotRun> {
     if let Some(stuck) = stuck() {
@@ -154,12 +158,14 @@ pub(crate) async fn run<T: Send + 'static, A: FnOnce() + Send + 'static>(
         let (result, left) = job();
         // Whoever carries on with the result must not take us for being at it.
         set_present(None);
-        if let Some(left) = left {
-            leave(left);
+        if let Some(copy) = left {
+            let next = copy.next();
+            leave(copy, Some(next));
         }
         if let Err(result) = coordinator::answering(|| send.send(result)) {
             late(result);
         }
+        None
     });
     submit(job);
     match kernel::answer(limit, receive).await {

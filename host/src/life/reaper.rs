@@ -70,7 +70,7 @@ pub(crate) fn list_kept(number: u64, module: u64, mut retained: Retained, kept: 
         }
         tracing::info!(module = id, "a library that was refused is gone after all");
         drop(listed);
-        loader::leave(move || drop(kept));
+        loader::leave(kept, None);
     });
 }
 

@@ -257,7 +257,7 @@ async fn open(
 ) -> Result<CheckedLibrary> {
     let path = staged.origin().to_owned();
     let name = crate::intake::file_name(&path);
-    let job = move || (crate::boundary::library::open_checked(staged, &path, residue), None::<fn()>);
+    let job = move || (crate::boundary::library::open_checked(staged, &path, residue), None);
     let (id, number) = (plan.id.clone(), plan.number);
     let (unique, module, retained) = (unwanted.lending.generation, plan.module, retained(plan, Vec::new()));
     let refused = move |NotOpened { error, kept }| {

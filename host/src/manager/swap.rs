@@ -124,14 +124,8 @@ pub(crate) async fn swap(
         runtime: asker.runtime.clone(),
     };
     let receipt = leaving.end(inside, under_way).await;
-    // The disk may take its time.
     let next = now.build.lock().as_ref().map(|build| build.material.library.next());
-    loader::leave(move || {
-        drop(forgotten);
-        if let Some(next) = next {
-            loader::ready(next);
-        }
-    });
+    loader::leave(forgotten, next);
     Ok(SwapReport {
         id: entry.id.as_ref().to_owned(),
         from: old.generation.number,

@@ -32,7 +32,7 @@ pub(crate) async fn unload(shared: &Arc<Shared>, entry: &Arc<Entry>, runtime: Op
     let ended = end(shared, &entry.id, &present, was, &drain, runtime).await;
 
     if previous.is_some() {
-        loader::leave(move || drop(previous));
+        loader::leave(previous, None);
     }
     entry.route.close();
     ended.list(present.seat);

@@ -170,13 +170,6 @@ impl FilledBlank {
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl BlankFile {
-    pub(crate) fn make(_: &Path, _: u64) -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
 /// There is none.
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
 #[derive(Debug)]
