@@ -14,6 +14,9 @@ use crate::sys::private_file::FilledFile;
 /// stay with each thread.
 const MOST: u64 = 64 << 10;
 
+/// The beginning, which has most of the pieces, is read at once.
+const HEAD: usize = 4096;
+
 /// A copy, and how much of it may still be read.
 pub(super) struct Pieces<'file> {
     cache: ReadCache<Copied<'file>>,
@@ -22,7 +25,7 @@ pub(super) struct Pieces<'file> {
 
 impl<'file> Pieces<'file> {
     pub(super) fn of(file: &'file FilledFile) -> Self {
-        Self { cache: ReadCache::new(Copied { file, at: 0 }), left: Cell::new(MOST) }
+        Self { cache: ReadCache::new(Copied { file, at: 0, head: None }), left: Cell::new(MOST) }
     }
 
     /// Before anything is allocated for it. Nothing is read any more once too much was asked for: what is found without that
@@ -58,6 +61,34 @@ impl<'pieces> ReadRef<'pieces> for &'pieces Pieces<'_> {
 struct Copied<'file> {
     file: &'file FilledFile,
     at: u64,
+    head: Option<Vec<u8>>,
+}
+
+impl Copied<'_> {
+    /// Reads the file from `at` on, until the buffer is full or the file at its end; tells how much was read.
+    fn read_from(&self, mut buffer: &mut [u8], at: u64) -> Result<usize, ()> {
+        let mut done = 0;
+        while !buffer.is_empty() {
+            let read = self.file.read_at(buffer, at + done as u64).map_err(drop)?;
+            if read == 0 {
+                break;
+            }
+            done += read;
+            buffer = buffer.get_mut(read..).unwrap_or_default();
+        }
+        Ok(done)
+    }
+
+    /// The first bytes of the file.
+    fn head(&mut self) -> Result<&[u8], ()> {
+        if self.head.is_none() {
+            let mut head = vec![0; HEAD];
+            let length = self.read_from(&mut head, 0)?;
+            head.truncate(length);
+            self.head = Some(head);
+        }
+        Ok(self.head.as_deref().unwrap_or_default())
+    }
 }
 
 impl ReadCacheOps for Copied<'_> {
@@ -71,17 +102,24 @@ impl ReadCacheOps for Copied<'_> {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ()> {
-        let read = self.file.read_at(buffer, self.at).map_err(drop)?;
+        let at = self.at;
+        let start = usize::try_from(at).unwrap_or(usize::MAX);
+        let end = start.saturating_add(buffer.len());
+        let read = if end <= HEAD {
+            let head = self.head()?;
+            let found = head.get(start..end.min(head.len())).unwrap_or_default();
+            buffer.get_mut(..found.len()).ok_or(())?.copy_from_slice(found);
+            found.len()
+        } else {
+            self.read_from(buffer, at)?
+        };
         self.at += read as u64;
         Ok(read)
     }
 
-    fn read_exact(&mut self, mut buffer: &mut [u8]) -> Result<(), ()> {
-        while !buffer.is_empty() {
-            let read = self.read(buffer)?;
-            buffer = buffer.get_mut(read..).filter(|_| read > 0).ok_or(())?;
-        }
-        Ok(())
+    fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), ()> {
+        let read = self.read(buffer)?;
+        if read == buffer.len() { Ok(()) } else { Err(()) }
     }
 }
 
