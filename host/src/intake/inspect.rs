@@ -146,6 +146,15 @@ impl InspectedFile {
         }
     }
 
+    /// Its first bytes, in which two builds mostly differ already.
+    pub(super) fn head(&self) -> io::Result<Vec<u8>> {
+        const MOST: u64 = 4096;
+        let length = usize::try_from(self.length().min(MOST)).unwrap_or_default();
+        let mut head = vec![0; length];
+        self.reader().read_exact(&mut head)?;
+        Ok(head)
+    }
+
     /// Its bytes, to be read one after the other.
     pub(super) fn reader(&self) -> Box<dyn Read + '_> {
         match &self.bytes {

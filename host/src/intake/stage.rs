@@ -201,6 +201,7 @@ struct Staged {
     copy: PrivateCopy,
     origin: PathBuf,
     length: u64,
+    head: Box<[u8]>,
     description: Description,
     facts: LinkFacts,
 }
@@ -241,27 +242,29 @@ impl StagedFile {
             written = next.write(file, origin);
         }
         let copy = written?;
-        let length = file.length();
-        Ok(Self::new(copy, origin, length, file.description().clone(), file.facts().clone()))
+        let head = file.head().map_err(|error| io_error("read", file.path(), error))?;
+        let (description, facts) = (file.description().clone(), file.facts().clone());
+        Ok(Self::new(copy, origin, (file.length(), head), description, facts))
     }
 
     /// The copy that was inspected, or one that is written now.
     pub(crate) fn of(dir: &StagingDir, mut file: InspectedFile, origin: &Path) -> Result<Self, KernelError> {
         let Some(copy) = file.copy.take() else { return Self::write_as(dir, &file, origin) };
+        let head = file.head().map_err(|error| io_error("read", &copy.path, error))?;
         let length = file.length();
         let (description, facts) = file.into_findings();
-        Ok(Self::new(copy, origin, length, description, facts))
+        Ok(Self::new(copy, origin, (length, head), description, facts))
     }
 
     fn new(
         copy: PrivateCopy,
         origin: &Path,
-        length: u64,
+        (length, head): (u64, Vec<u8>),
         description: Description,
         facts: LinkFacts,
     ) -> Self {
-        let staged = Staged { copy, origin: origin.to_owned(), length, description, facts };
-        Self { staged: Arc::new(staged) }
+        let (origin, head) = (origin.to_owned(), head.into());
+        Self { staged: Arc::new(Staged { copy, origin, length, head, description, facts }) }
     }
 
     /// The copy, to be opened.
@@ -298,23 +301,24 @@ impl StagedFile {
             return Ok(false);
         }
         let same = || -> io::Result<bool> {
-            let (mut copy, mut other) = (File::open(&self.staged.copy.path)?, file.reader());
             // Two builds differ in their beginning already, if only by the build's id.
-            let (mut ours, mut theirs) = (vec![0; 4096], vec![0; 4096]);
+            if *self.staged.head != *file.head()? {
+                return Ok(false);
+            }
+            let (mut copy, mut other) = (File::open(&self.staged.copy.path)?, file.reader());
+            let (mut ours, mut theirs) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
             loop {
                 let read = copy.read(&mut ours)?;
-                let (Some(ours_now), Some(theirs_now)) = (ours.get(..read), theirs.get_mut(..read)) else {
+                let (Some(ours), Some(theirs)) = (ours.get(..read), theirs.get_mut(..read)) else {
                     return Ok(false);
                 };
                 if read == 0 {
                     return Ok(true);
                 }
-                other.read_exact(theirs_now)?;
-                if ours_now != &*theirs_now {
+                other.read_exact(theirs)?;
+                if ours != &*theirs {
                     return Ok(false);
                 }
-                ours.resize(64 * 1024, 0);
-                theirs.resize(64 * 1024, 0);
             }
         };
         same().map_err(|error| io_error("read", &self.staged.copy.path, error))
