@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    env,
     fs::{self, File},
     io::{Read, Seek, Write},
     os::unix::{fs::MetadataExt, net::UnixStream},
@@ -22,7 +21,6 @@ fn staging() -> PathBuf {
 
 /// A host whose files all lie in the child's folder.
 fn host() -> Host {
-    fs::create_dir(env::temp_dir()).unwrap();
     Host::builder().staging_dir(staging()).build().unwrap()
 }
 
@@ -90,7 +88,7 @@ fn builds() -> [PathBuf; 2] {
 
 #[test]
 fn a_copy_goes_with_its_library() {
-    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+    child(&["echo", "echo2"]).run(|| {
         run(async {
             let (host, builds) = (host(), builds());
             for build in builds.iter().cycle().take(10) {
@@ -105,7 +103,7 @@ fn a_copy_goes_with_its_library() {
 
 #[test]
 fn what_somebody_still_has_stays_as_it_is() {
-    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+    child(&["echo", "echo2"]).run(|| {
         run(async {
             let (host, builds) = (host(), builds());
             let mut held = Vec::new();
@@ -140,7 +138,7 @@ const STRIPPED: Way = Way {
 #[test]
 fn a_copy_lies_in_a_new_file_that_was_made_ahead() {
     let build = STRIPPED.build("echo", "stripped", &[]);
-    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+    child(&["echo", "echo2"]).run(|| {
         run(async {
             let host = host();
             if !can_make_ahead(&staging()) {
@@ -192,7 +190,7 @@ fn a_forked_child_keeps_the_code_that_it_was_forked_with() {
         fn _exit(status: i32) -> !;
     }
 
-    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+    child(&["echo", "echo2"]).run(|| {
         run(async {
             let (host, builds) = (host(), builds());
             let (_, path) = load(&host, &builds[0]).await;
@@ -223,7 +221,7 @@ fn a_forked_child_keeps_the_code_that_it_was_forked_with() {
 
 #[test]
 fn nothing_is_left_of_a_host_that_is_gone() {
-    child(&["echo", "echo2"]).flag("TMPDIR").run(|| {
+    child(&["echo", "echo2"]).run(|| {
         run(async {
             let host = host();
             for _ in 0..3 {
@@ -232,10 +230,8 @@ fn nothing_is_left_of_a_host_that_is_gone() {
             }
             host.shutdown().await;
             drop(host);
-            let left = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
-            let base = fs::read_dir(env::temp_dir()).unwrap().next().map(|entry| entry.unwrap().path());
-            eventually("the folders are gone", || left(&staging()) + base.as_deref().map_or(0, left) == 0)
-                .await;
+            let left = || fs::read_dir(staging()).map_or(0, Iterator::count);
+            eventually("its folder is gone", || left() == 0).await;
         });
     });
 }
