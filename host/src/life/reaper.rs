@@ -62,17 +62,12 @@ pub(crate) fn list_kept(number: u64, module: u64, mut retained: Retained, kept: 
         // With its copy, which debuggers and backtraces look for.
         return std::mem::forget((listed, kept));
     }
-    coordinator::spawn(async move {
-        let mut pause = FIRST_PAUSE;
-        while !kept.is_gone() {
-            kernel::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        tracing::info!(module = id, "a library that was refused is gone after all");
-        drop(listed);
-        loader::leave(kept, None);
-    });
+    KEPT.lock().push((id, listed, kept));
+    go_to_work();
 }
+
+/// Libraries that were refused and closed, and stay mapped.
+static KEPT: Mutex<Vec<(String, Lingering, Kept)>> = Mutex::new(Vec::new());
 
 /// Whether the reaper runs.
 static AT_WORK: AtomicBool = AtomicBool::new(false);
@@ -118,6 +113,10 @@ pub(crate) fn try_again(burial: &Burial) {
             CHANGED.notify_waiters();
         });
     }
+    go_to_work();
+}
+
+fn go_to_work() {
     if !AT_WORK.swap(true, SeqCst) {
         coordinator::spawn(work());
     } else {
@@ -136,7 +135,7 @@ async fn work() {
         if !round().await {
             AT_WORK.store(false, SeqCst);
             // One that came in between has seen us at work.
-            if hopeful().is_empty() || AT_WORK.swap(true, SeqCst) {
+            if (hopeful().is_empty() && KEPT.lock().is_empty()) || AT_WORK.swap(true, SeqCst) {
                 return;
             }
         }
@@ -161,5 +160,14 @@ async fn round() -> bool {
             left = true;
         }
     }
+    let kept = std::mem::take(&mut *KEPT.lock());
+    let (gone, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(_, _, kept)| kept.is_gone());
+    for (module, listed, kept) in gone {
+        tracing::info!(module, "a library that was refused is gone after all");
+        drop(listed);
+        loader::leave(kept, None);
+    }
+    left |= !kept.is_empty();
+    KEPT.lock().extend(kept);
     left
 }

@@ -115,16 +115,22 @@ fn of_another_abi_stable(plugin: &Path) -> Vec<u8> {
     bytes
 }
 
+/// A host that has refused this plugin after it opened it, and has it in its map all the same.
+async fn refused(package: &str) -> House {
+    let file = changed(package, &of_another_abi_stable(&plugin(package)));
+    let mut house = House::new().await;
+    let error = house.load_file(file.as_ref(), "refused", Value::Null).await.unwrap_err();
+    assert_eq!(error.code(), "layout_mismatch", "{error}");
+    assert!(house.is_mapped("refused"));
+    house
+}
+
 #[test]
 fn a_library_that_is_refused_after_it_was_opened_is_not_closed_either() {
     child(&["c-lasting"]).flag("C_LASTING_BEGINNING").run(|| {
         block_on(async {
             Flag::named("C_LASTING_BEGINNING").go_on();
-            let file = changed("c-lasting", &of_another_abi_stable(&plugin("c-lasting")));
-            let mut house = House::new().await;
-            let error = house.load_file(file.as_ref(), "refused", Value::Null).await.unwrap_err();
-            assert_eq!(error.code(), "layout_mismatch", "{error}");
-            assert!(house.is_mapped("refused"));
+            let house = refused("c-lasting").await;
             assert_eq!(listed(&house), [Holder::ForeignImport]);
         });
     });
@@ -146,11 +152,7 @@ fn a_library_that_stays_although_it_was_refused_and_closed_is_listed_until_it_go
 
     child(&["c-inside"]).flag("C_INSIDE_HOLDS_ITSELF").run(|| {
         block_on(async {
-            let file = changed("c-inside", &of_another_abi_stable(&plugin("c-inside")));
-            let mut house = House::new().await;
-            let error = house.load_file(file.as_ref(), "refused", Value::Null).await.unwrap_err();
-            assert_eq!(error.code(), "layout_mismatch", "{error}");
-            assert!(house.is_mapped("refused"));
+            let house = refused("c-inside").await;
             assert_eq!(listed(&house), [Holder::Loader]);
 
             let said = lines(Path::new(&env::var_os("C_INSIDE_HOLDS_ITSELF").unwrap()));
