@@ -138,7 +138,8 @@ pub(crate) async fn load(
     let material = read_and_stage(loading, &path).await?;
     let provisional: Arc<str> = options.id.clone().unwrap_or_else(|| material.name()).into();
     let plan = Plan { id: provisional.clone(), module: unique_number(), number: 1, path: path.clone() };
-    let generation = make(shared, &plan, &material, flush::end_is_near).await?;
+    let generation = make(shared, &plan, &material).await?;
+    flush::end_is_near();
     match build(shared, &generation, early, options, &material).await {
         Ok((mut reservation, metadata, own_id)) => {
             reservation.after_the_one_before().await;
@@ -180,12 +181,11 @@ pub(crate) struct Plan {
     pub(crate) path: PathBuf,
 }
 
-/// Opens a library, calls `opened`, and constructs its module. What fails here is undone here.
+/// Opens a library and constructs its module. What fails here is undone here.
 pub(crate) async fn make(
     shared: &Arc<Shared>,
     plan: &Plan,
     material: &Material,
-    opened: impl FnOnce(),
 ) -> Result<Arc<Generation>, Failure> {
     let unique = unique_number();
     let origin = material.origin(&plan.path);
@@ -197,7 +197,6 @@ pub(crate) async fn make(
     let library = open(plan, material.library.clone(), residue, shared.limits.loader, unwanted)
         .await
         .map_err(Failure::at(SwapStep::Open))?;
-    opened();
     let module = create(shared, plan, library, lending, origin.clone())
         .await
         .map_err(Failure::at(SwapStep::Constructor))?;

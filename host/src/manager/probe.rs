@@ -78,7 +78,7 @@ pub(crate) async fn probe(
     let material = reading(&path, move || Ok(work())).await.map_err(Failure::at(SwapStep::Inspect))??;
     let id: Arc<str> = material.name().into();
     let plan = Plan { id: id.clone(), module: unique_number(), number: 1, path };
-    let generation = make(shared, &plan, &material, || ()).await?;
+    let generation = make(shared, &plan, &material).await?;
     let setup = Setup { shared, generation: &generation, material: &material, config };
     let metadata = setup.metadata().await;
     undo(shared, &id, generation).await;

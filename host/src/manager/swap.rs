@@ -211,7 +211,7 @@ impl Job<'_> {
         let material = self.inspect_and_stage(&path, again, same_as).await?;
         let (id, number) = (self.entry.id.clone(), self.old.generation.number + 1);
         let plan = Plan { id, module: self.entry.number, number, path: path.clone() };
-        let generation = make(self.shared, &plan, &material, || ()).await?;
+        let generation = make(self.shared, &plan, &material).await?;
         let switched = match self.set_up(&generation, &material, &config).await {
             Ok((metadata, own_id)) => {
                 let version = metadata.version.clone();
