@@ -9,8 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oxide_host::Host;
+use oxide_host::{Host, LoadOptions};
 use oxide_tests::{build::Way, child, child::folder, eventually, plugin};
+use serde_json::json;
 
 /// A copy that is mapped: its file's number, and where it lies.
 type Copy = (u64, PathBuf);
@@ -165,6 +166,26 @@ fn a_copy_lies_in_a_new_file_that_was_made_ahead() {
             host.shutdown().await;
             drop(host);
             eventually("the last is gone", || made_ahead().is_none()).await;
+        });
+    });
+}
+
+#[test]
+fn what_was_made_ahead_goes_with_its_host_though_a_library_stays() {
+    let build = STRIPPED.build("misbehaving", "stripped", &[]);
+    child(&[]).run(|| {
+        run(async {
+            let host = host();
+            if !can_make_ahead(&staging()) {
+                return println!("skipped: on this file system no files are made ahead");
+            }
+            let options = LoadOptions::new().id(ID).config(json!({ "stop": ["fail"] }));
+            host.load_with(&build, options).await.unwrap();
+            eventually("the next is made ahead", || made_ahead().is_some()).await;
+            assert!(!host.unload(ID).await.unwrap().unmapped);
+            drop(host);
+            eventually("it is gone", || made_ahead().is_none()).await;
+            assert_eq!(mapped().len(), 1);
         });
     });
 }

@@ -30,11 +30,8 @@ pub(crate) fn time(work: impl FnOnce()) -> Took {
 
 /// The time that this process has had of all processors.
 fn used() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the place for the answer is ours.
-    let answer = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    assert_eq!(answer, 0, "every system has this clock");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 /// Prints the middle of some figures.

@@ -141,7 +141,7 @@ impl InspectedFile {
     /// Writes its bytes into a file of ours.
     pub(super) fn write_to(&self, file: &mut PrivateFile) -> io::Result<()> {
         match &self.bytes {
-            Buffer::Copied(copy) => io::copy(&mut copy.reader(), file).map(drop),
+            Buffer::Copied(copy) => io::copy(&mut copy.reader()?, file).map(drop),
             bytes => file.write_all(bytes),
         }
     }
@@ -151,16 +151,16 @@ impl InspectedFile {
         const MOST: u64 = 4096;
         let length = usize::try_from(self.length().min(MOST)).unwrap_or_default();
         let mut head = vec![0; length];
-        self.reader().read_exact(&mut head)?;
+        self.reader()?.read_exact(&mut head)?;
         Ok(head)
     }
 
     /// Its bytes, to be read one after the other.
-    pub(super) fn reader(&self) -> Box<dyn Read + '_> {
-        match &self.bytes {
-            Buffer::Copied(file) => Box::new(file.reader()),
+    pub(super) fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match &self.bytes {
+            Buffer::Copied(file) => Box::new(file.reader()?),
             bytes => Box::new(&**bytes),
-        }
+        })
     }
 
     /// What it says about itself.

@@ -305,7 +305,7 @@ impl StagedFile {
             if *self.staged.head != *file.head()? {
                 return Ok(false);
             }
-            let (mut copy, mut other) = (File::open(&self.staged.copy.path)?, file.reader());
+            let (mut copy, mut other) = (File::open(&self.staged.copy.path)?, file.reader()?);
             let (mut ours, mut theirs) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
             loop {
                 let read = copy.read(&mut ours)?;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     path::Path,
     sync::OnceLock,
 };
@@ -72,9 +72,11 @@ impl FilledFile {
         return std::os::windows::fs::FileExt::seek_read(&self.file, buffer, at);
     }
 
-    /// Its bytes, one after the other.
-    pub(crate) fn reader(&self) -> impl Read {
-        Reader { file: self, at: 0 }
+    /// Its bytes, one after the other. One reader at a time: they share the place in the file.
+    pub(crate) fn reader(&self) -> io::Result<impl Read> {
+        let mut file = &self.file;
+        file.rewind()?;
+        Ok(file)
     }
 
     /// All of its bytes, where they lie.
@@ -89,19 +91,6 @@ impl FilledFile {
         // is about to make of it.
         let map = unsafe { Mmap::map(&self.file) }?;
         Ok(self.map.get_or_init(|| map))
-    }
-}
-
-struct Reader<'file> {
-    file: &'file FilledFile,
-    at: u64,
-}
-
-impl Read for Reader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
     }
 }
 
@@ -135,40 +124,50 @@ impl BlankFile {
         }
         Ok(Self { file: PrivateFile(file), length })
     }
+}
+
+#[cfg(unix)]
+impl BlankFile {
+    /// How many zeros it holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.length
+    }
 
     /// As [`PrivateFile::copy`].
     pub(crate) fn fill(self, source: &mut File, limit: u64) -> io::Result<FilledBlank> {
-        let Self { file: PrivateFile(mut file), length } = self;
-        let copied = io::copy(&mut source.take(limit), &mut file)?;
-        if copied < length {
-            file.set_len(copied)?;
+        let filled = self.file.copy(source, limit)?;
+        if filled.length < self.length {
+            filled.file.set_len(filled.length)?;
         }
-        Ok(FilledBlank(PrivateFile(file).filled(copied)))
+        Ok(FilledBlank(filled))
     }
 }
 
 /// A whole copy that has no name yet.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct FilledBlank(FilledFile);
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(unix)]
 impl FilledBlank {
     /// Gives it its name.
     ///
     /// # Errors
     /// When the name is taken, and without privileges where there is no `/proc`.
     pub(crate) fn link(self, name: &Path) -> io::Result<FilledFile> {
-        use rustix::{
-            fs::{AtFlags, CWD},
-            io::Errno,
-        };
-
         // For long this took a privilege (`CAP_DAC_READ_SEARCH`).
-        match rustix::fs::linkat(&self.0.file, "", CWD, name, AtFlags::EMPTY_PATH) {
-            Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => self.link_by_number(name),
-            linked => Ok(linked.map(|()| self.0)?),
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use rustix::{
+                fs::{AtFlags, CWD},
+                io::Errno,
+            };
+            match rustix::fs::linkat(&self.0.file, "", CWD, name, AtFlags::EMPTY_PATH) {
+                Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => {}
+                linked => return Ok(linked.map(|()| self.0)?),
+            }
         }
+        self.link_by_number(name)
     }
 
     /// In the way that takes no privilege (`open(2)`, O_TMPFILE), and twice as long.
@@ -180,32 +179,6 @@ impl FilledBlank {
         let unnamed = format!("/proc/self/fd/{}", self.0.file.as_raw_fd());
         rustix::fs::linkat(CWD, unnamed, CWD, name, AtFlags::SYMLINK_FOLLOW)?;
         Ok(self.0)
-    }
-}
-
-/// There is none.
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-#[derive(Debug)]
-pub(crate) enum FilledBlank {}
-
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-impl BlankFile {
-    pub(crate) fn fill(self, _: &mut File, _: u64) -> io::Result<FilledBlank> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-impl FilledBlank {
-    pub(crate) fn link(self, _: &Path) -> io::Result<FilledFile> {
-        match self {}
-    }
-}
-
-impl BlankFile {
-    /// How many zeros it holds.
-    pub(crate) fn len(&self) -> u64 {
-        self.length
     }
 }
 
@@ -258,7 +231,7 @@ mod tests {
             }
             .unwrap();
             let mut read = Vec::new();
-            file.reader().read_to_end(&mut read).unwrap();
+            file.reader().unwrap().read_to_end(&mut read).unwrap();
             assert!(read == bytes && file.bytes().unwrap() == bytes && fs::read(&path).unwrap() == bytes);
             let metadata = fs::metadata(&path).unwrap();
             assert_eq!((metadata.mode() & 0o777, metadata.nlink(), file.len()), (0o400, 1, length as u64));
