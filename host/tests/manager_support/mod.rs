@@ -4,6 +4,9 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(unreachable_pub, reason = "shared by several test programs")]
 
+mod door;
+mod watcher;
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -20,13 +23,18 @@ use std::{
 use async_trait::async_trait;
 use oxide_host::{
     Limits, Payload,
-    bus::{Command, Envelope, Event, Message, MessageBus, SubscribeOptions, Subscription},
+    bus::{Command, Envelope, Event, MessageBus},
     error::{KernelError, Result},
     module::{Module, ModuleKind, ModuleManager, ModuleMetadata, ModuleState, WasmModule},
 };
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
-use uuid::Uuid;
+use tokio::sync::Notify;
+
+#[allow(unused_imports, reason = "each test file uses its own part of this")]
+pub use self::{
+    door::{Door, OpenAtTheEnd},
+    watcher::{Watcher, words},
+};
 
 /// How long anything may take before a test gives up. No verdict depends on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -286,78 +294,6 @@ pub async fn manager_with(limits: Limits) -> (ModuleManager, MessageBus, Watcher
     (manager, bus, watcher)
 }
 
-/// Sees everything that is published.
-pub struct Watcher(Subscription);
-
-impl Watcher {
-    pub async fn of(bus: &MessageBus) -> Self {
-        Self(bus.subscribe_with(SubscribeOptions::new().capacity(1_000_000)).await)
-    }
-
-    /// The next event.
-    pub async fn event(&mut self) -> (Envelope, Event) {
-        loop {
-            let envelope = patiently(self.0.receiver.recv()).await.expect("the bus is alive");
-            if let Message::Event(event) = envelope.message.clone() {
-                return (envelope, event);
-            }
-        }
-    }
-
-    /// Waits for the first event that `wanted` accepts.
-    pub async fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> (Envelope, Event) {
-        loop {
-            let (envelope, event) = self.event().await;
-            if wanted(&event) {
-                return (envelope, event);
-            }
-        }
-    }
-
-    /// Waits for the first event that answers `command`.
-    pub async fn answer(&mut self, command: Uuid) -> (Envelope, Event) {
-        loop {
-            let (envelope, event) = self.event().await;
-            if envelope.correlation_id == Some(command) {
-                return (envelope, event);
-            }
-        }
-    }
-
-    /// The events that lie in the queue now, in words: `started a`, `failed a: reason`. Each must come
-    /// from the kernel, unless it is a module's own.
-    pub fn told(&mut self) -> Vec<String> {
-        let mut told = Vec::new();
-        while let Some(envelope) = self.0.receiver.try_recv() {
-            if let Message::Event(event) = &envelope.message {
-                told.push(words(&envelope, event));
-            }
-        }
-        told
-    }
-}
-
-/// An event in words.
-pub fn words(envelope: &Envelope, event: &Event) -> String {
-    let kernel = |text: String| {
-        assert_eq!(envelope.source, "kernel", "{text}");
-        text
-    };
-    match event {
-        Event::ModuleLoaded { module_id } => kernel(format!("loaded {module_id}")),
-        Event::ModuleStarted { module_id } => kernel(format!("started {module_id}")),
-        Event::ModuleStopped { module_id } => kernel(format!("stopped {module_id}")),
-        Event::ModuleFailed { module_id, reason } => kernel(format!("failed {module_id}: {reason}")),
-        Event::ModuleUnloaded { module_id, .. } => kernel(format!("unloaded {module_id}")),
-        Event::CommandScheduled { module_id } => kernel(format!("scheduled {module_id}")),
-        Event::CommandCompleted { module_id } => kernel(format!("completed {module_id}")),
-        Event::CommandFailed { error, .. } => format!("command failed: {error}"),
-        Event::InvokeCompleted { module_id, payload } => format!("answered {module_id}: {payload}"),
-        Event::Custom { module_id, kind, payload } => format!("{kind} for {module_id}: {payload}"),
-        other => format!("{other:?}"),
-    }
-}
-
 /// Waits, but not for ever.
 pub async fn patiently<F: Future>(future: F) -> F::Output {
     // Not tokio's clock alone: some tests poll this on no runtime at all.
@@ -386,70 +322,6 @@ pub async fn until(mut condition: impl AsyncFnMut() -> bool) {
 
 pub async fn until_state(manager: &ModuleManager, id: &str, state: ModuleState) {
     until(async || manager.state(id).await == Some(state)).await;
-}
-
-/// A door that hooks wait at until the test opens it. Works on any runtime and on none.
-#[derive(Clone)]
-pub struct Door(Arc<DoorState>);
-
-struct DoorState {
-    open: watch::Sender<bool>,
-    reached: watch::Sender<usize>,
-}
-
-impl Default for Door {
-    fn default() -> Self {
-        Self(Arc::new(DoorState { open: watch::Sender::new(false), reached: watch::Sender::new(0) }))
-    }
-}
-
-impl Door {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// For the hook: says that it is here, and waits.
-    pub async fn pass(&self) {
-        self.0.reached.send_modify(|reached| *reached += 1);
-        let mut open = self.0.open.subscribe();
-        open.wait_for(|open| *open).await.unwrap();
-    }
-
-    /// For a hook that blocks its thread.
-    pub fn pass_blocking(&self) {
-        self.0.reached.send_modify(|reached| *reached += 1);
-        while !*self.0.open.borrow() {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    pub fn open(&self) {
-        self.0.open.send_replace(true);
-    }
-
-    /// For the test: waits until somebody stands at the door.
-    pub async fn reached(&self) {
-        self.reached_by(1).await;
-    }
-
-    pub fn is_reached(&self) -> bool {
-        *self.0.reached.borrow() > 0
-    }
-
-    /// Waits until so many have come to the door.
-    pub async fn reached_by(&self, count: usize) {
-        let mut reached = self.0.reached.subscribe();
-        patiently(reached.wait_for(|reached| *reached >= count)).await.unwrap();
-    }
-}
-
-/// Opens the door also when the test fails, so that no thread is blocked for good.
-pub struct OpenAtTheEnd(pub Door);
-
-impl Drop for OpenAtTheEnd {
-    fn drop(&mut self) {
-        self.0.open();
-    }
 }
 
 /// Polls a future once, on behalf of nobody.
