@@ -190,6 +190,28 @@ async fn a_plugin_whose_tables_are_laid_out_differently_is_refused() {
 }
 
 #[tokio::test]
+async fn a_plugin_of_another_abi_stable_is_refused() {
+    const MAGIC: &[u8] = b"abi stable library for Rust";
+    let echo = echo();
+    let at = echo.windows(MAGIC.len()).position(|window| window == MAGIC).unwrap();
+    // The magic, in 32 bytes, and a version of two numbers.
+    let header = &echo[at..at + 40];
+    let changed = |at: usize, to: u8| {
+        let mut other = header.to_vec();
+        other[at] = to;
+        echo_with(header, &other)
+    };
+    insta::assert_snapshot!(refused(changed(36, 12), RefusalReason::LayoutMismatch).await, @"
+    error[layout_mismatch]: `libecho.so` was built with abi_stable 0.12, this host with 0.11
+    hint: rebuild the plugin with a released oxide-plugin-api of this host's major version
+    ");
+    insta::assert_snapshot!(refused(changed(0, b'A'), RefusalReason::LayoutMismatch).await, @"
+    error[layout_mismatch]: `libecho.so` has an entry point that is not abi_stable's
+    hint: rebuild the plugin with a released oxide-plugin-api of this host's major version
+    ");
+}
+
+#[tokio::test]
 async fn a_library_of_the_system_is_refused_without_being_opened() {
     let Some(libm) =
         ["/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6", "/lib64/libm.so.6"]

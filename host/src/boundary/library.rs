@@ -7,7 +7,7 @@ use abi_stable::{
     abi_stability::abi_checking::{
         AbiInstabilityError, AbiInstabilityErrors, CheckingGlobals, check_layout_compatibility_with_globals,
     },
-    library::{AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL},
+    library::{AbiHeader, AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL},
     type_layout::TLFieldOrFunction,
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -242,9 +242,7 @@ unsafe fn root_of(library: &Library, has_our_source: bool) -> Result<PluginRootR
     // SAFETY: as our caller promises.
     let symbol = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) }
         .map_err(|_| mismatch("has a description but no entry point".to_owned()))?;
-    let header = (*symbol)
-        .upgrade()
-        .map_err(|error| mismatch(format!("was built with another abi_stable: {}", first_line(&error))))?;
+    let header = (*symbol).upgrade().map_err(|error| mismatch(another_abi_stable(&error)))?;
     // A debug build looks all the same, so that every test shows that the same sources mean the same layout.
     if !has_our_source || cfg!(debug_assertions) {
         check_layout(header)?;
@@ -257,6 +255,21 @@ unsafe fn root_of(library: &Library, has_our_source: bool) -> Result<PluginRootR
         };
         (reason, format!("does not give its tables: {}", first_line(&error)), None)
     })
+}
+
+fn another_abi_stable(error: &LibraryError) -> String {
+    let version = |header: &AbiHeader| format!("{}.{}", header.abi_major, header.abi_minor);
+    match error {
+        LibraryError::InvalidAbiHeader(found) if found.magic_string == AbiHeader::VALUE.magic_string => {
+            format!(
+                "was built with abi_stable {}, this host with {}",
+                version(found),
+                version(&AbiHeader::VALUE)
+            )
+        }
+        LibraryError::InvalidAbiHeader(_) => "has an entry point that is not abi_stable's".to_owned(),
+        other => format!("was built with another abi_stable: {}", first_line(other)),
+    }
 }
 
 /// Compares the layout of the table, and of all that is reachable from it, with ours.
