@@ -14,7 +14,6 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -108,36 +107,9 @@ async fn nothing_owed(residue: &Residue) {
     }
 }
 
-/// As [`attend`], for what mostly takes no longer than to fall asleep and be woken: the end is near from the beginning.
-pub(crate) async fn attend_awake<T>(future: impl Future<Output = T>) -> T {
-    let attending = Attending::begin();
-    if attending.0 {
-        // Who waits for several at once is to ask for all of them first.
-        yield_once().await;
-        end_is_near();
-    }
-    wait_for(future, attending).await
-}
-
-/// Has the executor poll again, after what else is polled with this.
-async fn yield_once() {
-    let mut is_over = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut is_over, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 /// Waits for `future`, and meanwhile runs what the thread that waits owes. When the end is near, it waits awake.
 pub(crate) async fn attend<T>(future: impl Future<Output = T>) -> T {
-    wait_for(future, Attending::begin()).await
-}
-
-async fn wait_for<T>(future: impl Future<Output = T>, _attending: Attending) -> T {
+    let _attending = Attending::begin();
     let owing = async {
         loop {
             let told = ATTENDED.notified();

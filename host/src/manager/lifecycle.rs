@@ -80,7 +80,7 @@ pub(crate) async fn ask<T>(
     let _under_way = kernel::UnderWay::begin();
     coordinator::asking(|| entry.ops.send(op(send))).map_err(|_| gone())?;
     // Meanwhile this thread runs what it owes, so that a generation may wait for it.
-    flush::attend_awake(receive).await.map_err(|_| gone())?
+    flush::attend(receive).await.map_err(|_| gone())?
 }
 
 /// A module must not wait for what waits for its calls.
