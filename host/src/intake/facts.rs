@@ -10,7 +10,7 @@ pub(super) const ENTRY: &str = "_1as_0lib_1header_0root_bmodule_bloader";
 /// Functions whose effects outlive an unload unless the host counts and undoes them. Not here is what the C library
 /// undoes itself when a library is closed (`atexit`, `at_quick_exit`, `pthread_atfork`), nor what is harmless in most
 /// hands and imported by many (`setvbuf`, `fmemopen`).
-const FOREIGN: [&str; 41] = [
+static FOREIGN: [&str; 41] = [
     // The plugin's shim binds these inside the plugin: a file that *imports* one was built around the shim.
     "__cxa_thread_atexit_impl",
     "pthread_key_create",
@@ -141,10 +141,10 @@ impl LinkFacts {
     /// Notes an import if it is one of those that matter. `text` begins with its name, up to a NUL or the text's end.
     pub(super) fn import(&mut self, text: &[u8]) {
         let name = name_in(text);
-        if let Some(name) = FOREIGN.into_iter().find(|foreign| foreign.as_bytes() == name)
+        if let Some(name) = FOREIGN.iter().find(|foreign| foreign.as_bytes() == name)
             && !self.foreign_imports.iter().any(|known| known == name)
         {
-            self.foreign_imports.push(name.to_owned());
+            self.foreign_imports.push((*name).to_owned());
         }
     }
 }
