@@ -15,7 +15,7 @@ use super::{
     read::{self, Buffer},
     stage::{PrivateCopy, StagingDir},
 };
-use crate::sys::private_file::{FilledFile, PrivateFile};
+use crate::sys::private_file::{FilledFile, HEAD, PrivateFile};
 
 /// A plugin's file as bytes: described, but neither trusted nor opened. What is in here is what will be opened,
 /// whatever becomes of the file at the path.
@@ -147,12 +147,11 @@ impl InspectedFile {
     }
 
     /// Its first bytes, in which two builds mostly differ already.
-    pub(super) fn head(&self) -> io::Result<Vec<u8>> {
-        const MOST: u64 = 4096;
-        let length = usize::try_from(self.length().min(MOST)).unwrap_or_default();
-        let mut head = vec![0; length];
-        self.reader()?.read_exact(&mut head)?;
-        Ok(head)
+    pub(super) fn head(&self) -> io::Result<&[u8]> {
+        match &self.bytes {
+            Buffer::Copied(file) => file.head(),
+            bytes => Ok(bytes.get(..HEAD).unwrap_or(bytes)),
+        }
     }
 
     /// Its bytes, to be read one after the other.

@@ -7,15 +7,12 @@ use object::{
     read::{ReadCache, ReadCacheOps},
 };
 
-use crate::sys::private_file::FilledFile;
+use crate::sys::private_file::{FilledFile, HEAD};
 
 /// So much is read at most, what was read before counted once more. A file that has more to be looked at is mapped, as is
 /// one that contradicts itself and would have us read it many times over; and what is allocated for more than this would
 /// stay with each thread.
 const MOST: u64 = 64 << 10;
-
-/// The beginning, which has most of the pieces, is read at once.
-const HEAD: usize = 4096;
 
 /// A copy, and how much of it may still be read.
 pub(super) struct Pieces<'file> {
@@ -25,7 +22,7 @@ pub(super) struct Pieces<'file> {
 
 impl<'file> Pieces<'file> {
     pub(super) fn of(file: &'file FilledFile) -> Self {
-        Self { cache: ReadCache::new(Copied { file, at: 0, head: None }), left: Cell::new(MOST) }
+        Self { cache: ReadCache::new(Copied { file, at: 0 }), left: Cell::new(MOST) }
     }
 
     /// Before anything is allocated for it. Nothing is read any more once too much was asked for: what is found without that
@@ -61,34 +58,6 @@ impl<'pieces> ReadRef<'pieces> for &'pieces Pieces<'_> {
 struct Copied<'file> {
     file: &'file FilledFile,
     at: u64,
-    head: Option<Vec<u8>>,
-}
-
-impl Copied<'_> {
-    /// Reads the file from `at` on, until the buffer is full or the file at its end; tells how much was read.
-    fn read_from(&self, mut buffer: &mut [u8], at: u64) -> Result<usize, ()> {
-        let mut done = 0;
-        while !buffer.is_empty() {
-            let read = self.file.read_at(buffer, at + done as u64).map_err(drop)?;
-            if read == 0 {
-                break;
-            }
-            done += read;
-            buffer = buffer.get_mut(read..).unwrap_or_default();
-        }
-        Ok(done)
-    }
-
-    /// The first bytes of the file.
-    fn head(&mut self) -> Result<&[u8], ()> {
-        if self.head.is_none() {
-            let mut head = vec![0; HEAD];
-            let length = self.read_from(&mut head, 0)?;
-            head.truncate(length);
-            self.head = Some(head);
-        }
-        Ok(self.head.as_deref().unwrap_or_default())
-    }
 }
 
 impl ReadCacheOps for Copied<'_> {
@@ -105,13 +74,14 @@ impl ReadCacheOps for Copied<'_> {
         let at = self.at;
         let start = usize::try_from(at).unwrap_or(usize::MAX);
         let end = start.saturating_add(buffer.len());
+        // The beginning, which has most of the pieces, is read at once.
         let read = if end <= HEAD {
-            let head = self.head()?;
+            let head = self.file.head().map_err(drop)?;
             let found = head.get(start..end.min(head.len())).unwrap_or_default();
             buffer.get_mut(..found.len()).ok_or(())?.copy_from_slice(found);
             found.len()
         } else {
-            self.read_from(buffer, at)?
+            self.file.read_at(buffer, at).map_err(drop)?
         };
         self.at += read as u64;
         Ok(read)

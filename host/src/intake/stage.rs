@@ -242,7 +242,7 @@ impl StagedFile {
             written = next.write(file, origin);
         }
         let copy = written?;
-        let head = file.head().map_err(|error| io_error("read", file.path(), error))?;
+        let head = file.head().map_err(|error| io_error("read", file.path(), error))?.into();
         let (description, facts) = (file.description().clone(), file.facts().clone());
         Ok(Self::new(copy, origin, (file.length(), head), description, facts))
     }
@@ -250,7 +250,7 @@ impl StagedFile {
     /// The copy that was inspected, or one that is written now.
     pub(crate) fn of(dir: &StagingDir, mut file: InspectedFile, origin: &Path) -> Result<Self, KernelError> {
         let Some(copy) = file.copy.take() else { return Self::write_as(dir, &file, origin) };
-        let head = file.head().map_err(|error| io_error("read", &copy.path, error))?;
+        let head = file.head().map_err(|error| io_error("read", &copy.path, error))?.into();
         let length = file.length();
         let (description, facts) = file.into_findings();
         Ok(Self::new(copy, origin, (length, head), description, facts))
@@ -259,11 +259,11 @@ impl StagedFile {
     fn new(
         copy: PrivateCopy,
         origin: &Path,
-        (length, head): (u64, Vec<u8>),
+        (length, head): (u64, Box<[u8]>),
         description: Description,
         facts: LinkFacts,
     ) -> Self {
-        let (origin, head) = (origin.to_owned(), head.into());
+        let origin = origin.to_owned();
         Self { staged: Arc::new(Staged { copy, origin, length, head, description, facts }) }
     }
 

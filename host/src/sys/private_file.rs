@@ -30,12 +30,31 @@ impl PrivateFile {
 
     /// Copies at most `limit` bytes of `source`, without leaving the kernel where it can do that.
     pub(crate) fn copy(mut self, source: &mut File, limit: u64) -> io::Result<FilledFile> {
-        let length = io::copy(&mut source.take(limit), &mut self.0)?;
-        Ok(self.filled(length))
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let copied = self.copy_known(source, limit);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let copied = (0, false);
+        let (mut length, is_whole) = copied;
+        if !is_whole {
+            length += io::copy(&mut source.take(limit - length), &mut self.0)?;
+        }
+        Ok(FilledFile { file: self.0, length, head: OnceLock::new(), map: OnceLock::new() })
     }
 
-    fn filled(self, length: u64) -> FilledFile {
-        FilledFile { file: self.0, length, map: OnceLock::new() }
+    /// Copies what `source` says that it has, in the kernel, as far as that goes. Tells how much that was and whether it was
+    /// all: to ask a file for more at its end takes longer than to ask it for its length again.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn copy_known(&mut self, source: &File, limit: u64) -> (u64, bool) {
+        let length = || source.metadata().map(|metadata| metadata.len());
+        let (Ok(expected), mut copied) = (length(), 0) else { return (0, false) };
+        while copied < expected.min(limit) {
+            let left = usize::try_from(expected.min(limit) - copied).unwrap_or(usize::MAX);
+            match rustix::fs::copy_file_range(source, None, &self.0, None, left) {
+                Ok(more) if more > 0 => copied += more as u64,
+                _ => return (copied, false),
+            }
+        }
+        (copied, copied > 0 && length().is_ok_and(|length| length == copied))
     }
 }
 
@@ -55,8 +74,12 @@ pub(crate) struct FilledFile {
     /// Could write, and never does. Closed with this, before the copy is opened.
     file: File,
     length: u64,
+    head: OnceLock<Box<[u8]>>,
     map: OnceLock<Mmap>,
 }
+
+/// How much of a file its beginning is.
+pub(crate) const HEAD: usize = 4096;
 
 impl FilledFile {
     /// How many bytes it has.
@@ -64,12 +87,33 @@ impl FilledFile {
         self.length
     }
 
-    /// Reads some of the bytes from `at` on.
-    pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        #[cfg(unix)]
-        return std::os::unix::fs::FileExt::read_at(&self.file, buffer, at);
-        #[cfg(windows)]
-        return std::os::windows::fs::FileExt::seek_read(&self.file, buffer, at);
+    /// Reads the bytes from `at` on, until the buffer is full or the file at its end; tells how much was read.
+    pub(crate) fn read_at(&self, mut buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while !buffer.is_empty() {
+            let from = at + done as u64;
+            #[cfg(unix)]
+            let read = std::os::unix::fs::FileExt::read_at(&self.file, buffer, from)?;
+            #[cfg(windows)]
+            let read = std::os::windows::fs::FileExt::seek_read(&self.file, buffer, from)?;
+            if read == 0 {
+                break;
+            }
+            done += read;
+            buffer = buffer.get_mut(read..).unwrap_or_default();
+        }
+        Ok(done)
+    }
+
+    /// Its first bytes, [`HEAD`] of them if it has as many. Read once.
+    pub(crate) fn head(&self) -> io::Result<&[u8]> {
+        if let Some(head) = self.head.get() {
+            return Ok(head);
+        }
+        let mut head = vec![0; HEAD];
+        let length = self.read_at(&mut head, 0)?;
+        head.truncate(length);
+        Ok(self.head.get_or_init(|| head.into()))
     }
 
     /// Its bytes, one after the other. One reader at a time: they share the place in the file.
