@@ -283,6 +283,24 @@ mod tests {
     }
 
     #[test]
+    fn neither_the_limit_nor_a_wrong_length_makes_a_copy_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = |name: &str, source: &mut File, limit: u64| {
+            PrivateFile::create(&folder.path().join(name)).unwrap().copy(source, limit).unwrap()
+        };
+        let bytes = numbers(300_000);
+        let mut source = source(folder.path(), &bytes);
+        let limited = copy("limited", &mut source, 100_000);
+        assert!(limited.bytes().unwrap() == bytes.get(..100_000).unwrap() && limited.len() == 100_000);
+        // It says that it has no bytes.
+        let mut version = File::open("/proc/version").unwrap();
+        assert_eq!(version.metadata().unwrap().len(), 0);
+        let version = copy("version", &mut version, u64::MAX);
+        assert_eq!(version.bytes().unwrap(), fs::read("/proc/version").unwrap());
+        assert_eq!(version.head().unwrap(), version.bytes().unwrap());
+    }
+
+    #[test]
     fn one_that_is_never_filled_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let Some(unused) = blank(folder.path(), 5000) else { return };
