@@ -87,8 +87,9 @@ async fn a_start_that_never_ends_is_dropped_at_its_deadline_and_can_be_tried_aga
     assert_eq!(watcher.told(), ["loaded one".to_owned(), format!("failed one: {error}")]);
     until_started(&manager, "one").await;
     assert_eq!(watcher.told().last().unwrap(), "started one");
-    assert!(journal.times("start") >= 2);
-    assert_eq!((journal.times("init"), journal.times("stop")), (1, 0));
+    // On a busy machine one that ends well may be late as well, and is stopped before the next.
+    assert!(journal.times("start") >= 2 + journal.times("stop"));
+    assert_eq!(journal.times("init"), 1);
     journal.assert_never_overlapped();
 }
 
@@ -220,6 +221,39 @@ async fn a_module_whose_hook_blocks_can_be_unloaded_and_its_object_is_left_alone
     until_started(&manager, "one").await;
 }
 
+/// Nobody waited for its end, but it has started whatever it starts.
+#[tokio::test]
+async fn a_start_that_ends_well_past_its_deadline_is_stopped() {
+    let (manager, _bus, _watcher) = manager_with(short(|limits| &mut limits.start)).await;
+    for again in [false, true] {
+        let door = Door::new();
+        let _release = OpenAtTheEnd(door.clone());
+        let (blocking, first) = (door.clone(), AtomicBool::new(true));
+        let probe = Probe::new("one").on_start(move || {
+            let (door, blocks) = (blocking.clone(), first.swap(false, SeqCst));
+            async move {
+                if blocks {
+                    door.pass_blocking();
+                }
+                Ok(())
+            }
+        });
+        let journal = probe.journal();
+        manager.register_native(probe).await.unwrap();
+        let error = start_up_to(&manager, "one", &door).await.await.unwrap().unwrap_err();
+        assert_timed_out(&error, "start");
+        door.open();
+        if again {
+            until_started(&manager, "one").await;
+            assert!(journal.times("stop") >= 1, "before it is started again");
+        }
+        let receipt = manager.unload("one").await.unwrap();
+        assert_eq!((receipt.stop, receipt.drop), (StopOutcome::Ok, DropOutcome::Ok));
+        assert_eq!(journal.times("stop"), journal.times("start"));
+        journal.assert_never_overlapped();
+    }
+}
+
 /// Invariant 5, many at once: each blocks a thread of its own.
 #[tokio::test]
 async fn forty_hooks_that_block_hold_up_nobody() {
@@ -340,8 +374,9 @@ async fn calls_that_do_not_come_out_fail_the_stop_and_the_module_starts_again_wh
     door.open();
     assert_eq!(call.await.unwrap().unwrap().as_bytes(), b"hello");
     manager.start("one").await.unwrap();
+    assert_eq!(journal.hooks(), (1, 2, 1), "what was skipped comes before it");
     manager.stop("one").await.unwrap();
-    assert_eq!(journal.hooks(), (1, 2, 1));
+    assert_eq!(journal.hooks(), (1, 2, 2));
     journal.assert_never_overlapped();
     watcher.until(|event| matches!(event, Event::ModuleStopped { .. })).await;
 }

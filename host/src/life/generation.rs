@@ -44,6 +44,8 @@ pub(crate) struct Generation {
     pub(crate) origin: Option<Origin>,
     /// Whether `init` has run.
     pub(crate) initialised: AtomicBool,
+    /// Whether `start` has ended well, be it past its deadline, and `stop` has not run since.
+    pub(crate) started: Arc<AtomicBool>,
     /// What became of the last `stop`, unless it ran and said yes: an unload that comes later must know.
     pub(crate) bad_stop: Mutex<Option<StopOutcome>>,
     alone: Arc<Semaphore>,
@@ -84,6 +86,7 @@ impl Generation {
             object,
             origin,
             initialised: AtomicBool::new(false),
+            started: Arc::default(),
             bad_stop: Mutex::new(None),
             alone: Arc::new(Semaphore::new(1)),
         }

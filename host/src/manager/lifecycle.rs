@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use oxide_plugin_api::{Event, ModuleState};
+use oxide_plugin_api::{Event, ModuleState, Payload};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -237,6 +237,9 @@ async fn start(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     if let Err(error) = init_hook(shared, entry, &present.generation, asked.runtime.as_ref()).await {
         return Err(fail(shared, entry, error));
     }
+    if let Err(error) = stop_if_owed(shared, &entry.id, &present.generation, asked.runtime.as_ref()).await {
+        return Err(fail(shared, entry, error));
+    }
     let started = start_hook(shared, &entry.id, &present.generation, asked.runtime.clone()).await;
     match started {
         Ok(()) => {
@@ -260,7 +263,16 @@ pub(crate) async fn start_hook(
     generation: &Generation,
     runtime: Option<Handle>,
 ) -> Result<()> {
-    run_hook(id, "start", shared.limits.start, generation, || generation.object.start(runtime)).await?;
+    let start = || {
+        let (start, started) = (generation.object.start(runtime), generation.started.clone());
+        let noted = async move {
+            let end = start.await;
+            started.store(matches!(end, HookEnd::Ok(_)), SeqCst);
+            end
+        };
+        Box::pin(noted) as BoxFuture<HookEnd<Payload>>
+    };
+    run_hook(id, "start", shared.limits.start, generation, start).await?;
     match &generation.object {
         Object::Foreign(foreign) => foreign.waiting_calls().reopen(),
         Object::InProcess(module) => module.reopen(),
@@ -291,6 +303,20 @@ async fn stop(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     }
 }
 
+/// Runs the `stop` that a generation owes which has failed: because calls were inside when it was to stop, or because its
+/// `start` ended well past its deadline. Nobody may be inside.
+async fn stop_if_owed(
+    shared: &Shared,
+    id: &str,
+    generation: &Generation,
+    runtime: Option<&Handle>,
+) -> Result<()> {
+    if generation.alone(shared.limits.start).await.is_none() {
+        return Err(KernelError::HookStuck { module: id.to_owned(), hook: "start" });
+    }
+    if generation.started.load(SeqCst) { stop_hook(shared, id, generation, runtime).await } else { Ok(()) }
+}
+
 /// Runs `stop` and ends the tasks that belong to it. After the drain. What became of it is remembered.
 pub(crate) async fn stop_hook(
     shared: &Shared,
@@ -301,6 +327,7 @@ pub(crate) async fn stop_hook(
     let stop = || generation.object.stop(runtime.cloned());
     let stopped = run_hook(id, "stop", shared.limits.stop, generation, stop).await.map(drop);
     end_run_tasks(shared, id, generation).await;
+    generation.started.store(false, SeqCst);
     *generation.bad_stop.lock() = stopped.as_ref().err().map(stop_outcome);
     stopped
 }

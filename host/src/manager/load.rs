@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use super::{
     announce::announce,
     guest::{Found, Material, WasmOptions},
-    lifecycle, mailbox,
+    lifecycle::{self, stop_hook, stop_outcome},
+    mailbox,
     registry::{Build, Entry, Present, Reservation, Shared, check_id},
     services::ManagerServices,
     setup::Setup,
@@ -166,9 +167,15 @@ fn ready_next(material: &Material) {
 
 /// Ends a generation that no call has been led to.
 pub(crate) async fn undo(shared: &Arc<Shared>, id: &str, generation: Arc<Generation>) {
-    // A hook that ran past its deadline may still be inside.
+    // A hook that ran past its deadline may still be inside, and be a `start` that ends well.
     drop(generation.alone(shared.limits.stop).await);
-    bury(id, generation, shared.limits.patience()).await;
+    let stop = if generation.started.load(SeqCst) {
+        let stopped = stop_hook(shared, id, &generation, None).await;
+        stopped.map_or_else(|error| stop_outcome(&error), |()| StopOutcome::Ok)
+    } else {
+        StopOutcome::NotRunning
+    };
+    bury(id, generation, stop, shared.limits.patience()).await;
 }
 
 /// What a generation is made as.
@@ -277,7 +284,7 @@ async fn open(
         let Unwanted { lending, origin, patience } = unwanted;
         let module = ForeignModule::never_made(library, lending);
         let generation = Arc::new(Generation::foreign(number, module, origin));
-        coordinator::spawn(async move { bury(&id, generation, patience).await });
+        coordinator::spawn(async move { bury(&id, generation, StopOutcome::NotRunning, patience).await });
     })
     .await?;
     opened.map_err(refused)
@@ -308,7 +315,7 @@ async fn create(
                 Err(not_made) => unmade(not_made, late_origin),
             };
             coordinator::spawn(async move {
-                bury(&late_name, generation, patience).await;
+                bury(&late_name, generation, StopOutcome::NotRunning, patience).await;
                 let listed = std::mem::replace(&mut *is_over.lock(), Overdue::Over);
                 drop(listed);
             });
@@ -320,7 +327,7 @@ async fn create(
         Some(Ok(made)) => Ok(made),
         Some(Err(not_made)) => {
             let error = error_of(&module, "the constructor", &not_made.why);
-            bury(&module, unmade(not_made, origin), patience).await;
+            bury(&module, unmade(not_made, origin), StopOutcome::NotRunning, patience).await;
             Err(error)
         }
         None => {
@@ -353,9 +360,8 @@ fn retained(plan: &Plan, by: Vec<Retention>) -> Retained {
 }
 
 /// Ends a generation that was never registered.
-async fn bury(module: &str, generation: Arc<Generation>, patience: Patience) {
-    let (stop, holders) = (StopOutcome::NotRunning, Holders::default());
-    let (end, retained) = undertaker::end(module, generation, None, stop, holders, patience).await;
+async fn bury(module: &str, generation: Arc<Generation>, stop: StopOutcome, patience: Patience) {
+    let (end, retained) = undertaker::end(module, generation, None, stop, Holders::default(), patience).await;
     if let Some(retained) = retained {
         reaper::take(retained);
     }

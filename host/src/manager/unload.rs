@@ -1,6 +1,6 @@
 //! The end of a module, or of one generation of it: drain, stop, and what the undertaker says; then the receipt.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use oxide_plugin_api::ModuleState;
 use tokio::runtime::Handle;
@@ -78,7 +78,7 @@ impl Draft {
     }
 }
 
-/// Ends a generation after its drain: `stop`, if it was running or owes one, and the undertaker.
+/// Ends a generation after its drain: `stop`, if it was started, and the undertaker.
 pub(crate) async fn end(
     shared: &Arc<Shared>,
     id: &str,
@@ -89,12 +89,9 @@ pub(crate) async fn end(
 ) -> Ended {
     let generation = &present.generation;
     let earlier = *generation.bad_stop.lock();
-    // Still to be stopped: running, or failed because calls were inside when it was to stop.
-    let owed = match was {
-        ModuleState::Running => true,
-        ModuleState::Failed => earlier == Some(StopOutcome::Skipped),
-        _ => false,
-    };
+    // A `start` that ran past its deadline may still be inside, and end well after all.
+    let is_held = was == ModuleState::Failed && generation.alone(shared.limits.stop).await.is_none();
+    let owed = generation.started.load(SeqCst);
     let stop = match (owed, drain.drained) {
         (true, true) => {
             let stopped = stop_hook(shared, id, generation, runtime).await;
@@ -105,8 +102,10 @@ pub(crate) async fn end(
         (false, _) if was == ModuleState::Failed => earlier.unwrap_or(StopOutcome::NotRunning),
         (false, _) => StopOutcome::NotRunning,
     };
-    // A hook that ran past its deadline may still be inside.
-    drop(generation.alone(shared.limits.stop).await);
+    // So may a `stop` be now.
+    if !is_held {
+        drop(generation.alone(shared.limits.stop).await);
+    }
     let patience = shared.limits.patience();
     let (end, retained) =
         undertaker::end(id, generation.clone(), Some(present.seat), stop, Holders::default(), patience).await;
