@@ -41,6 +41,20 @@ fn endless_once() -> impl FnMut() -> Boxed<Result<()>> + Send + Sync + 'static {
     }
 }
 
+/// A hook that blocks its thread at a door the first time, and then does not.
+fn blocking_once(door: &Door) -> impl FnMut() -> Boxed<Result<()>> + Send + Sync + 'static {
+    let (door, first) = (door.clone(), AtomicBool::new(true));
+    move || {
+        let (door, blocks) = (door.clone(), first.swap(false, SeqCst));
+        Box::pin(async move {
+            if blocks {
+                door.pass_blocking();
+            }
+            Ok(())
+        })
+    }
+}
+
 /// Starts a module until its hook stands at the door; gives the start that is under way.
 async fn start_up_to(manager: &ModuleManager, id: &'static str, door: &Door) -> JoinHandle<Result<()>> {
     loop {
@@ -145,17 +159,7 @@ async fn a_hook_that_blocks_its_thread_fails_at_the_deadline_and_nobody_else_not
     let (manager, _bus, mut watcher) = manager_with(short(|limits| &mut limits.start)).await;
     let door = Door::new();
     let _release = OpenAtTheEnd(door.clone());
-    let blocking = door.clone();
-    let first = AtomicBool::new(true);
-    let probe = Probe::new("one").on_start(move || {
-        let (door, blocks) = (blocking.clone(), first.swap(false, SeqCst));
-        async move {
-            if blocks {
-                door.pass_blocking();
-            }
-            Ok(())
-        }
-    });
+    let probe = Probe::new("one").on_start(blocking_once(&door));
     let journal = probe.journal();
     manager.register_native(probe).await.unwrap();
     manager.register_native(Probe::new("two")).await.unwrap();
@@ -228,16 +232,7 @@ async fn a_start_that_ends_well_past_its_deadline_is_stopped() {
     for again in [false, true] {
         let door = Door::new();
         let _release = OpenAtTheEnd(door.clone());
-        let (blocking, first) = (door.clone(), AtomicBool::new(true));
-        let probe = Probe::new("one").on_start(move || {
-            let (door, blocks) = (blocking.clone(), first.swap(false, SeqCst));
-            async move {
-                if blocks {
-                    door.pass_blocking();
-                }
-                Ok(())
-            }
-        });
+        let probe = Probe::new("one").on_start(blocking_once(&door));
         let journal = probe.journal();
         manager.register_native(probe).await.unwrap();
         let error = start_up_to(&manager, "one", &door).await.await.unwrap().unwrap_err();
