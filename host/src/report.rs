@@ -168,7 +168,7 @@ pub enum StopOutcome {
     Panicked,
     /// It was not run, because a call was still inside.
     Skipped,
-    /// The module was not running, so there was nothing to stop.
+    /// The module was not running, as far as was known, so there was nothing to stop.
     NotRunning,
 }
 

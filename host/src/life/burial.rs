@@ -272,6 +272,10 @@ impl Burial {
             };
             let (generation, object) = (self.generation.clone(), self.object.clone());
             object.destroyed.store(UNDER_WAY, SeqCst);
+            if generation.started.load(SeqCst) {
+                // What `stop` might use has been taken back by now.
+                tracing::warn!(module = &*self.module, "was started, and is destroyed without `stop`");
+            }
             pool::run(move || {
                 let _lease = lease;
                 let Object::Foreign(module) = &generation.object else { return };

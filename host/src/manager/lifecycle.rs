@@ -290,7 +290,6 @@ async fn stop(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     set_state(entry, ModuleState::Stopping);
     let present = entry.present();
     if !drain(shared, entry, &present).await.drained {
-        *present.generation.bad_stop.lock() = Some(StopOutcome::Skipped);
         return Err(fail(shared, entry, stuck_calls(entry, &present)));
     }
     match stop_hook(shared, &entry.id, &present.generation, asked.runtime.as_ref()).await {
@@ -314,7 +313,12 @@ async fn stop_if_owed(
     if generation.alone(shared.limits.start).await.is_none() {
         return Err(KernelError::HookStuck { module: id.to_owned(), hook: "start" });
     }
-    if generation.started.load(SeqCst) { stop_hook(shared, id, generation, runtime).await } else { Ok(()) }
+    if generation.started.load(SeqCst) {
+        return stop_hook(shared, id, generation, runtime).await;
+    }
+    // What one that ended badly has begun since.
+    end_run_tasks(shared, id, generation).await;
+    Ok(())
 }
 
 /// Runs `stop` and ends the tasks that belong to it. After the drain. What became of it is remembered.
@@ -327,13 +331,26 @@ pub(crate) async fn stop_hook(
     let stop = || generation.object.stop(runtime.cloned());
     let stopped = run_hook(id, "stop", shared.limits.stop, generation, stop).await.map(drop);
     end_run_tasks(shared, id, generation).await;
-    generation.started.store(false, SeqCst);
+    if !matches!(stopped, Err(KernelError::HookStuck { .. })) {
+        generation.started.store(false, SeqCst);
+    }
     *generation.bad_stop.lock() = stopped.as_ref().err().map(stop_outcome);
     stopped
 }
 
+/// The same for one that is on its way out; gives what its receipt says of it.
+pub(crate) async fn stop_at_the_end(
+    shared: &Shared,
+    id: &str,
+    generation: &Generation,
+    runtime: Option<&Handle>,
+) -> StopOutcome {
+    let stopped = stop_hook(shared, id, generation, runtime).await;
+    stopped.map_or_else(|error| stop_outcome(&error), |()| StopOutcome::Ok)
+}
+
 /// What a receipt says of a `stop` that did not end well.
-pub(crate) fn stop_outcome(error: &KernelError) -> StopOutcome {
+fn stop_outcome(error: &KernelError) -> StopOutcome {
     match error {
         KernelError::HookPanicked { .. } => StopOutcome::Panicked,
         KernelError::HookTimedOut { .. } | KernelError::HookStuck { .. } => StopOutcome::TimedOut,

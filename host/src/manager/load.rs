@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{
     announce::announce,
     guest::{Found, Material, WasmOptions},
-    lifecycle::{self, stop_hook, stop_outcome},
+    lifecycle::{self, stop_at_the_end},
     mailbox,
     registry::{Build, Entry, Present, Reservation, Shared, check_id},
     services::ManagerServices,
@@ -169,11 +169,9 @@ fn ready_next(material: &Material) {
 pub(crate) async fn undo(shared: &Arc<Shared>, id: &str, generation: Arc<Generation>) {
     // A hook that ran past its deadline may still be inside, and be a `start` that ends well.
     drop(generation.alone(shared.limits.stop).await);
-    let stop = if generation.started.load(SeqCst) {
-        let stopped = stop_hook(shared, id, &generation, None).await;
-        stopped.map_or_else(|error| stop_outcome(&error), |()| StopOutcome::Ok)
-    } else {
-        StopOutcome::NotRunning
+    let stop = match generation.started.load(SeqCst) {
+        true => stop_at_the_end(shared, id, &generation, None).await,
+        false => StopOutcome::NotRunning,
     };
     bury(id, generation, stop, shared.limits.patience()).await;
 }

@@ -240,7 +240,8 @@ impl ModuleManager {
     }
 
     /// Runs `start`, after `init` where that has not run. A repeated one is Ok, runs nothing and announces
-    /// nothing. A Failed module is tried again.
+    /// nothing. A Failed module is tried again, after the `stop` that it may still owe: one that was skipped, or of a
+    /// `start` that ended well past its deadline.
     ///
     /// # Errors
     /// As [`ModuleManager::init`].

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::{
     announce::{announce_unloaded, announce_unmapped},
-    lifecycle::{Drain, drain, set_state, stop_hook, stop_outcome},
+    lifecycle::{Drain, drain, set_state, stop_at_the_end},
     registry::{Entry, Present, Shared},
 };
 use crate::{
@@ -89,20 +89,18 @@ pub(crate) async fn end(
 ) -> Ended {
     let generation = &present.generation;
     let earlier = *generation.bad_stop.lock();
-    // A `start` that ran past its deadline may still be inside, and end well after all.
+    // A hook that ran past its deadline may still be inside, and be a `start` that ends well after all.
     let is_held = was == ModuleState::Failed && generation.alone(shared.limits.stop).await.is_none();
     let owed = generation.started.load(SeqCst);
     let stop = match (owed, drain.drained) {
-        (true, true) => {
-            let stopped = stop_hook(shared, id, generation, runtime).await;
-            stopped.map_or_else(|error| stop_outcome(&error), |()| StopOutcome::Ok)
-        }
+        (true, true) if is_held => StopOutcome::TimedOut,
+        (true, true) => stop_at_the_end(shared, id, generation, runtime).await,
         (true, false) => StopOutcome::Skipped,
         // A stop that went wrong before this unload keeps the library as one in it would.
         (false, _) if was == ModuleState::Failed => earlier.unwrap_or(StopOutcome::NotRunning),
         (false, _) => StopOutcome::NotRunning,
     };
-    // So may a `stop` be now.
+    // A `stop` may be, now.
     if !is_held {
         drop(generation.alone(shared.limits.stop).await);
     }

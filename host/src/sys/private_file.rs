@@ -36,7 +36,7 @@ impl PrivateFile {
         let copied = (0, false);
         let (mut length, is_whole) = copied;
         if !is_whole {
-            length += io::copy(&mut source.take(limit - length), &mut self.0)?;
+            length += io::copy(&mut source.take(limit.saturating_sub(length)), &mut self.0)?;
         }
         Ok(FilledFile { file: self.0, length, head: OnceLock::new(), map: OnceLock::new() })
     }
@@ -93,12 +93,15 @@ impl FilledFile {
         while !buffer.is_empty() {
             let from = at + done as u64;
             #[cfg(unix)]
-            let read = std::os::unix::fs::FileExt::read_at(&self.file, buffer, from)?;
+            let read = std::os::unix::fs::FileExt::read_at(&self.file, buffer, from);
             #[cfg(windows)]
-            let read = std::os::windows::fs::FileExt::seek_read(&self.file, buffer, from)?;
-            if read == 0 {
-                break;
-            }
+            let read = std::os::windows::fs::FileExt::seek_read(&self.file, buffer, from);
+            let read = match read {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
             done += read;
             buffer = buffer.get_mut(read..).unwrap_or_default();
         }
@@ -292,6 +295,11 @@ mod tests {
         let mut source = source(folder.path(), &bytes);
         let limited = copy("limited", &mut source, 100_000);
         assert!(limited.bytes().unwrap() == bytes.get(..100_000).unwrap() && limited.len() == 100_000);
+        // It says that it has a page.
+        if let Ok(mut online) = File::open("/sys/devices/system/cpu/online") {
+            let online = copy("online", &mut online, u64::MAX);
+            assert_eq!(online.bytes().unwrap(), fs::read("/sys/devices/system/cpu/online").unwrap());
+        }
         // It says that it has no bytes.
         let mut version = File::open("/proc/version").unwrap();
         assert_eq!(version.metadata().unwrap().len(), 0);
