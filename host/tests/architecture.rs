@@ -39,7 +39,7 @@ const WORDS: [(&str, &[&str], &str); 13] = [
     ("unsafe", &["boundary", "sys"], "unsafe code lives in two rooms"),
     (
         "extern",
-        &["boundary", "sys/signals.rs", "sys/threads.rs"],
+        &["boundary", "sys/elsewhere.rs", "sys/signals.rs", "sys/threads.rs"],
         "what crosses is the boundary's, or the C library's",
     ),
     ("FfiBytes", &["boundary"], "what crosses is the boundary's"),

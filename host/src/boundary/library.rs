@@ -10,7 +10,10 @@ use abi_stable::{
     library::{AbiHeader, AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL},
     type_layout::TLFieldOrFunction,
 };
+#[cfg(unix)]
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+#[cfg(windows)]
+use libloading::os::windows::Library;
 use oxide_plugin_api::ffi::{root::PluginRootRef, shim_table::PluginShim};
 
 use super::residue::{self, Residue};
@@ -101,8 +104,13 @@ impl LoadedLibrary {
     /// Runs the library's constructors, and later its destructors, under the dynamic loader's lock: the
     /// operator has accepted these bytes (docs/safety.md).
     pub(crate) unsafe fn open(staged: StagedFile, original: &Path) -> Result<Self, KernelError> {
+        #[cfg(unix)]
         // SAFETY: as our caller promises.
-        match unsafe { Library::open(Some(staged.path()), RTLD_NOW | RTLD_LOCAL) } {
+        let opened = unsafe { Library::open(Some(staged.path()), RTLD_NOW | RTLD_LOCAL) };
+        #[cfg(windows)]
+        // SAFETY: as our caller promises.
+        let opened = unsafe { Library::new(staged.path()) };
+        match opened {
             Ok(library) => Ok(Self { library: ManuallyDrop::new(library), staged }),
             Err(error) => {
                 let text = std::error::Error::source(&error)

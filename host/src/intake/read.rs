@@ -10,7 +10,9 @@ use std::{
 use memmap2::MmapMut;
 use parking_lot::Mutex;
 
-use super::{Fault, RefusalReason, wasm::is_wasm};
+#[cfg(unix)]
+use super::wasm::is_wasm;
+use super::{Fault, RefusalReason};
 use crate::sys::private_file::FilledFile;
 
 /// The largest library that is taken: ten times the largest that anyone has shown us.

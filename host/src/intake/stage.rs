@@ -22,8 +22,7 @@ use crate::{
 use super::{
     Description, Fault, InspectedFile, LinkFacts,
     blank::{Blank, NextCopy},
-    read::{self, Look},
-    staging_base,
+    read, staging_base,
 };
 
 /// The folder of this host's copies. It is locked as long as it, or a [`StagedFile`] in it, lives; what a dead
@@ -96,7 +95,7 @@ impl StagingDir {
         &self,
         path: &Path,
         origin: &Path,
-        look: Look,
+        look: read::Look,
     ) -> Result<Option<(PrivateCopy, FilledFile)>, Fault> {
         read::copy(path, look, |source, length| {
             let folder = &self.folder;
@@ -117,7 +116,7 @@ impl StagingDir {
         &self,
         _: &Path,
         _: &Path,
-        _: Look,
+        _: read::Look,
     ) -> Result<Option<(PrivateCopy, FilledFile)>, Fault> {
         Ok(None)
     }

@@ -180,6 +180,7 @@ pub(super) fn claim(base: &Path) -> Result<(PathBuf, File), KernelError> {
 }
 
 fn make_new(path: &Path) -> io::Result<()> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there is no mode to set"))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     {

@@ -2,12 +2,20 @@
 #![allow(unsafe_code, reason = "the room of system calls that the standard library lacks")]
 
 pub(crate) mod barrier;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 pub(crate) mod platform;
 pub(crate) mod private_file;
+#[cfg(target_os = "linux")]
 pub(crate) mod regions;
+#[cfg(target_os = "linux")]
 pub(crate) mod signals;
+#[cfg(target_os = "linux")]
 pub(crate) mod threads;
 pub(crate) mod words;
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) use elsewhere::{regions, signals, threads};
 
 use std::path::Path;
 

@@ -29,6 +29,7 @@ impl PrivateFile {
     }
 
     /// Copies at most `limit` bytes of `source`, without leaving the kernel where it can do that.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "a mapped file can't be removed there"))]
     pub(crate) fn copy(mut self, source: &mut File, limit: u64) -> io::Result<FilledFile> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let copied = self.copy_known(source, limit);
@@ -144,6 +145,7 @@ impl FilledFile {
 /// A file that has no name yet, and nothing in it but zeros: to find a page for each 4 KiB, and to note it in the file
 /// system, is most of what a copy costs, and here it is done before there is something to copy.
 #[derive(Debug)]
+#[cfg_attr(not(unix), expect(dead_code, reason = "a mapped file can't be removed there"))]
 pub(crate) struct BlankFile {
     file: PrivateFile,
     length: u64,
@@ -173,13 +175,15 @@ impl BlankFile {
     }
 }
 
-#[cfg(unix)]
 impl BlankFile {
     /// How many zeros it holds.
     pub(crate) fn len(&self) -> u64 {
         self.length
     }
+}
 
+#[cfg(unix)]
+impl BlankFile {
     /// As [`PrivateFile::copy`].
     pub(crate) fn fill(self, source: &mut File, limit: u64) -> io::Result<FilledBlank> {
         let filled = self.file.copy(source, limit)?;

@@ -23,18 +23,8 @@ pub(crate) unsafe fn unmap(start: *mut u8, len: usize) {
 ///
 /// # Safety
 /// `map` or `remap` gave it with this length; when it moves, nobody uses the old place any more.
-#[cfg(target_os = "linux")]
 pub(crate) unsafe fn remap(start: *mut u8, len: usize, new_len: usize) -> *mut u8 {
     // SAFETY: as our caller promises.
     let moved = unsafe { libc::mremap(start.cast(), len, new_len, libc::MREMAP_MAYMOVE) };
     if moved == libc::MAP_FAILED { ptr::null_mut() } else { moved.cast() }
-}
-
-/// Not on this system.
-///
-/// # Safety
-/// Always safe.
-#[cfg(not(target_os = "linux"))]
-pub(crate) unsafe fn remap(_: *mut u8, _: usize, _: usize) -> *mut u8 {
-    ptr::null_mut()
 }

@@ -37,7 +37,6 @@ pub(crate) fn handler(signal: c_int) -> Option<usize> {
 
 /// Where the image that holds `address` begins; `None` when no loaded image does. Does not wait for a
 /// constructor or destructor that blocks under the loader's lock, as `dladdr` would.
-#[cfg(target_os = "linux")]
 pub(crate) fn image_of(address: usize) -> Option<usize> {
     struct Search {
         address: usize,
@@ -65,14 +64,4 @@ pub(crate) fn image_of(address: usize) -> Option<usize> {
     // SAFETY: `look` keeps to the callback's duties, and the search outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
     search.found
-}
-
-/// Where the image that holds `address` begins; `None` when no loaded image does.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn image_of(address: usize) -> Option<usize> {
-    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: only asks; the address is compared and never followed.
-    let known = unsafe { libc::dladdr(address as *const libc::c_void, found.as_mut_ptr()) };
-    // SAFETY: zeroed before, which is a value of that type.
-    (known != 0).then(|| unsafe { found.assume_init() }.dli_fbase as usize)
 }

@@ -40,6 +40,7 @@ pub(crate) unsafe fn lend_word(_word: isize) {}
 ///
 /// # Safety
 /// None needed; elsewhere there is.
+#[allow(dead_code, reason = "for the benchmark, which includes this file")]
 pub(crate) unsafe extern "C" fn release_this_thread() {}
 
 /// Does nothing: there are no caches.

@@ -53,6 +53,7 @@ impl Heap {
 ///
 /// None of these may allocate from the heap that it serves; the host has its own.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "elsewhere the heap is the system's"))]
 pub(crate) struct RegionSource {
     /// Handed to each function; the heap doesn't look at it.
     pub(crate) context: *const (),
