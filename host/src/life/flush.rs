@@ -78,9 +78,10 @@ pub(crate) async fn flush(residue: &Arc<Residue>, patience: Duration) -> bool {
 /// `errands` are those of earlier rounds: a runtime that has not done its last one yet gets no other, which might
 /// make it start threads.
 fn nudge(residue: &Arc<Residue>, blocking: bool, errands: &mut HashMap<u64, Weak<()>>) {
-    pool::sweep();
-    ATTENDED.notify_waiters();
     let debtors = residue.debtors();
+    let numbers: Vec<u32> = debtors.threads.iter().map(|(number, _)| *number).collect();
+    pool::sweep(&numbers);
+    ATTENDED.notify_waiters();
     for (nudge, threads) in debtors.nudges {
         let last = errands.entry(nudge.identity()).or_default();
         if last.strong_count() > 0 {

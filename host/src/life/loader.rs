@@ -25,8 +25,15 @@ use crate::{
     kernel,
 };
 
-/// May have a file made ahead, when somebody else can be the loader.
-type Job = Box<dyn FnOnce() -> Option<NextCopy> + Send>;
+/// How long after a load there is time for what nobody waits for.
+const CALM: Duration = Duration::from_millis(10);
+
+struct Job {
+    /// Whether a library is opened or closed in it.
+    loads: bool,
+    /// May have a file made ahead, when somebody else can be the loader.
+    work: Box<dyn FnOnce() -> Option<NextCopy> + Send>,
+}
 
 /// What is being done.
 struct Present {
@@ -68,10 +75,12 @@ fn submit(job: Job) {
 
 /// Does the next job, on a life thread. One at a time: who waits for it carries on here first.
 fn serve() {
-    pool::ready_another();
     let job = LOADER.lock().jobs.pop_front();
-    let next = job.and_then(|job| {
-        catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|payload| {
+    let next = job.and_then(|Job { loads, work }| {
+        if loads {
+            pool::ready_another();
+        }
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
             set_present(None);
             let message = panic_message(payload);
             tracing::error!(message, "work of the loader panicked");
@@ -82,8 +91,9 @@ fn serve() {
     loader.served = !loader.jobs.is_empty();
     if loader.served {
         drop(loader);
-        if let Some(next) = next {
-            ready(next);
+        if let Some(next) = next.filter(NextCopy::is_unready) {
+            // Else the next job that leaves something has it made.
+            ready_if_calm(&next);
         }
         pool::later(serve);
     } else if let Some(next) = next {
@@ -96,17 +106,31 @@ fn serve() {
 /// Lets go of a copy or of what has one, later, after the jobs up to now, since the disk may take its time. Then a file is
 /// made ahead for the `next` one.
 pub(crate) fn leave(left: impl Send + 'static, next: Option<NextCopy>) {
-    submit(Box::new(move || {
+    let work = move || {
         drop(left);
         next
-    }));
+    };
+    submit(Job { loads: false, work: Box::new(work) });
 }
 
-/// Has a file made ahead for the next copy, unless there is one.
-pub(crate) fn ready(next: NextCopy) {
-    if next.is_unready() {
-        pool::run(move || next.ready());
+/// Has a file made ahead for the next copy, unless there is one, when there is time for it: a thread that is made for it
+/// stays, with what it has touched.
+pub(crate) async fn ready_when_calm(next: NextCopy) {
+    /// How often that is tried before it is done all the same.
+    const TRIES: usize = 100;
+
+    for _ in 0..TRIES {
+        kernel::sleep(CALM).await;
+        if !next.is_unready() || ready_if_calm(&next) {
+            return;
+        }
     }
+    pool::run(move || next.ready());
+}
+
+fn ready_if_calm(next: &NextCopy) -> bool {
+    let next = next.clone();
+    pool::run_if_calm(move || next.ready())
 }
 
 /// Why a job has no result.
@@ -153,7 +177,7 @@ pub(crate) async fn run<T: Send + 'static>(
     let number = NEXT.fetch_add(1, Relaxed);
     let (send, receive) = oneshot::channel();
     let name = what.clone();
-    let job: Job = Box::new(move || {
+    let work = move || {
         set_present(Some(Present { what: name, since: Instant::now(), limit, number, late: false }));
         let (result, left) = job();
         // Whoever carries on with the result must not take us for being at it.
@@ -166,8 +190,8 @@ pub(crate) async fn run<T: Send + 'static>(
             late(result);
         }
         None
-    });
-    submit(job);
+    };
+    submit(Job { loads: true, work: Box::new(work) });
     match kernel::answer(limit, receive).await {
         Some(Ok(result)) => Ok(result),
         Some(Err(_)) => Err(NotRun::Refused(KernelError::Setup(format!("{what} ended without a result")))),

@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::{coordinator, hook::panic_message, loader};
 use crate::{
     boundary::{gate, residue::threads},
-    kernel,
+    kernel, sys,
 };
 
 /// How long an idle thread waits for work before it ends.
@@ -39,6 +39,13 @@ enum Job {
     Step(Runnable),
 }
 
+/// A thread that has nothing to do.
+struct Sleeper {
+    /// The thread's number in the system.
+    number: u32,
+    work: Condvar,
+}
+
 struct State {
     jobs: VecDeque<Job>,
     /// How many of them a thread that is about to look for work looks for.
@@ -46,7 +53,7 @@ struct State {
     idle: usize,
     /// Those of the idle ones that sleep. The last is woken first: what it used last is still in its processor's caches, and
     /// those that are not needed get to end.
-    sleepers: Vec<Arc<Condvar>>,
+    sleepers: Vec<Arc<Sleeper>>,
     threads: usize,
     named: u64,
     /// Counts the sweeps.
@@ -79,7 +86,7 @@ impl State {
         if (!self.lingers || self.jobs.len() > 1)
             && let Some(sleeper) = self.sleepers.pop()
         {
-            sleeper.notify_one();
+            sleeper.work.notify_one();
         }
     }
 }
@@ -152,6 +159,17 @@ pub(super) fn ready_another() {
     let _ = is_ready.recv();
 }
 
+/// Runs `job` on a life thread that has nothing to do, if another has nothing to do either; tells whether it does.
+pub(super) fn run_if_calm(job: impl FnOnce() + Send + 'static) -> bool {
+    let mut state = STATE.lock();
+    if !state.has_idle(2) {
+        return false;
+    }
+    state.push(Job::Work(Box::new(job)));
+    state.tell();
+    true
+}
+
 /// Has a life thread that has nothing to do carry on with a task; gives it back when there is none.
 pub(super) fn offer(task: Runnable) -> Result<(), Runnable> {
     let mut state = STATE.lock();
@@ -174,13 +192,14 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     task.detach();
 }
 
-/// Has each life thread run what it owes to generations that are leaving: idle ones at once, the others when
-/// they are done with their work.
-pub(crate) fn sweep() {
+/// Has each life thread run what it owes to generations that are leaving: of `debtors` (their numbers in the system) the
+/// idle ones at once, the others when they are done with their work. Whoever owes nothing sleeps on: to wake all would make
+/// all of them the one that slept last in turn, and those that are not needed would never end.
+pub(crate) fn sweep(debtors: &[u32]) {
     let mut state = STATE.lock();
     state.sweeps += 1;
-    for sleeper in state.sleepers.drain(..) {
-        sleeper.notify_one();
+    for sleeper in state.sleepers.extract_if(.., |sleeper| debtors.contains(&sleeper.number)) {
+        sleeper.work.notify_one();
     }
 }
 
@@ -195,7 +214,7 @@ pub(super) fn later(work: fn()) {
 }
 
 fn serve() {
-    let work = Arc::new(Condvar::new());
+    let own = Arc::new(Sleeper { number: sys::threads::own_number(), work: Condvar::new() });
     let (mut swept, mut is_expected) = (0, false);
     loop {
         let mut lingered = false;
@@ -220,10 +239,10 @@ fn serve() {
                     state.idle -= 1;
                     continue;
                 }
-                state.sleepers.push(work.clone());
-                let timed_out = work.wait_for(&mut state, IDLE).timed_out();
+                state.sleepers.push(own.clone());
+                let timed_out = own.work.wait_for(&mut state, IDLE).timed_out();
                 state.idle -= 1;
-                state.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &work));
+                state.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &own));
                 // As long as the loader is at work, who knows for how long, a new thread may have to wait for it.
                 if timed_out && state.jobs.is_empty() && !loader::is_at_work() {
                     state.threads -= 1;

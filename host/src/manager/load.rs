@@ -30,7 +30,6 @@ use crate::{
     },
     error::{KernelError, Result},
     intake::{LoadPolicy, StagedFile, StagingDir},
-    kernel,
     life::{
         coordinator, flush,
         generation::{Generation, Origin, unique_number},
@@ -43,9 +42,6 @@ use crate::{
 
 /// How long reading or copying a file may take.
 pub(crate) const READING: Duration = Duration::from_secs(120);
-
-/// How long after a load there is time for what nobody waits for.
-const CALM: Duration = Duration::from_millis(10);
 
 /// How a file is to be loaded.
 #[derive(Clone, Debug)]
@@ -144,7 +140,8 @@ pub(crate) async fn load(
     match build(shared, &generation, early, options, &material).await {
         Ok((mut reservation, metadata, own_id)) => {
             reservation.after_the_one_before().await;
-            ready_next(&material);
+            // For the next build; not beside what may follow the load at once.
+            coordinator::spawn(loader::ready_when_calm(material.library.next()));
             let build = Build { material, path, config: options.config.clone() };
             let present = Present::new(generation, metadata, own_id, Some(build));
             Ok(register(shared, reservation, present, plan.module))
@@ -154,15 +151,6 @@ pub(crate) async fn load(
             Err(error)
         }
     }
-}
-
-/// Has a file made ahead for the next build's copy, a moment later: not beside what may follow the load at once.
-fn ready_next(material: &Material) {
-    let next = material.library.next();
-    coordinator::spawn(async move {
-        kernel::sleep(CALM).await;
-        loader::ready(next);
-    });
 }
 
 /// Ends a generation that no call has been led to.
