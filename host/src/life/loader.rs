@@ -77,10 +77,14 @@ fn submit(job: Job) {
 fn serve() {
     let job = LOADER.lock().jobs.pop_front();
     let next = job.and_then(|Job { loads, work }| {
-        if loads {
+        let work = || catch_unwind(AssertUnwindSafe(work));
+        let done = if loads {
             pool::ready_another();
-        }
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+            work()
+        } else {
+            pool::back_soon(work)
+        };
+        done.unwrap_or_else(|payload| {
             set_present(None);
             let message = panic_message(payload);
             tracing::error!(message, "work of the loader panicked");
@@ -99,7 +103,7 @@ fn serve() {
     } else if let Some(next) = next {
         drop(loader);
         // Here, where its pages are in the processor's caches when the next copy is made.
-        next.ready();
+        pool::back_soon(|| next.ready());
     }
 }
 
@@ -125,12 +129,12 @@ pub(crate) async fn ready_when_calm(next: NextCopy) {
             return;
         }
     }
-    pool::run(move || next.ready());
+    pool::run(move || pool::back_soon(|| next.ready()));
 }
 
 fn ready_if_calm(next: &NextCopy) -> bool {
     let next = next.clone();
-    pool::run_if_calm(move || next.ready())
+    pool::run_if_calm(move || pool::back_soon(|| next.ready()))
 }
 
 /// Why a job has no result.

@@ -51,6 +51,8 @@ struct State {
     /// How many of them a thread that is about to look for work looks for.
     expected: usize,
     idle: usize,
+    /// Those that are at something of the host's own, and will be back.
+    back_soon: usize,
     /// Those of the idle ones that sleep. The last is woken first: what it used last is still in its processor's caches, and
     /// those that are not needed get to end.
     sleepers: Vec<Arc<Sleeper>>,
@@ -98,6 +100,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     jobs: VecDeque::new(),
     expected: 0,
     idle: 0,
+    back_soon: 0,
     sleepers: Vec::new(),
     threads: 0,
     named: 0,
@@ -141,10 +144,18 @@ fn prepare_thread() {
     coordinator::prepare_thread();
 }
 
-/// Makes sure that there is another life thread, which has nothing to do, unless there are too many already.
+/// Does something of the host's own on this life thread, which takes no more than the disk takes for it.
+pub(super) fn back_soon<R>(work: impl FnOnce() -> R) -> R {
+    STATE.lock().back_soon += 1;
+    let result = work();
+    STATE.lock().back_soon -= 1;
+    result
+}
+
+/// Makes sure that there is another life thread, which has nothing to do or is back soon, unless there are too many already.
 pub(super) fn ready_another() {
     let mut state = STATE.lock();
-    if state.has_idle(1) || state.threads >= MOST {
+    if state.has_idle(1_usize.saturating_sub(state.back_soon)) || state.threads >= MOST {
         return;
     }
     let name = state.next_name();
