@@ -2,8 +2,8 @@
 //!
 //! Constructors and destructors run under the dynamic loader's lock: one that blocks stops every other
 //! load in the process. So there is one queue, watched by a clock: a job that is late is reported, and
-//! loading is refused until it returns. Another life thread is ready before a job begins, since one that is new has to
-//! wait for that lock.
+//! loading is refused until it returns. Another life thread is ready, or will be soon, before a library is
+//! opened or closed, since one that is new has to wait for that lock.
 
 use std::{
     collections::VecDeque,
