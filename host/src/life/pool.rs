@@ -146,10 +146,18 @@ fn prepare_thread() {
 
 /// Does something of the host's own on this life thread, which takes no more than the disk takes for it.
 pub(super) fn back_soon<R>(work: impl FnOnce() -> R) -> R {
+    struct Back;
+
+    impl Drop for Back {
+        fn drop(&mut self) {
+            STATE.lock().back_soon -= 1;
+        }
+    }
+
     STATE.lock().back_soon += 1;
-    let result = work();
-    STATE.lock().back_soon -= 1;
-    result
+    // Also when the work panics: else no thread would be made ready any more.
+    let _back = Back;
+    work()
 }
 
 /// Makes sure that there is another life thread, which has nothing to do or is back soon, unless there are too many already.
@@ -294,7 +302,7 @@ fn run_work(work: impl FnOnce()) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{sync::mpsc, time::Instant};
 
     use super::*;
 
@@ -312,6 +320,24 @@ mod tests {
         run(move || done.send(()).unwrap());
         ended.recv().unwrap();
         drop(release);
+    }
+
+    #[test]
+    fn who_is_back_soon_is_counted_no_longer_when_the_work_panics() {
+        for panics in [false, true] {
+            run_work(|| {
+                back_soon(|| {
+                    assert!(STATE.lock().back_soon > 0);
+                    assert!(!panics, "on purpose");
+                });
+            });
+        }
+        // Those of other tests come back, too.
+        let since = Instant::now();
+        while STATE.lock().back_soon > 0 {
+            assert!(since.elapsed() < Duration::from_secs(60), "somebody never comes back");
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -223,7 +223,8 @@ async fn init(shared: &Shared, entry: &Entry, runtime: Option<&Handle>) -> Resul
 
 /// `start`: Loaded, Stopped or Failed to Running.
 async fn start(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
-    match entry.state() {
+    let was = entry.state();
+    match was {
         ModuleState::Running => return Ok(Moved::AlreadyThere),
         ModuleState::Loaded | ModuleState::Stopped | ModuleState::Failed => {}
         ModuleState::Starting | ModuleState::Stopping => return Err(illegal(entry, ModuleState::Running)),
@@ -237,7 +238,9 @@ async fn start(shared: &Shared, entry: &Entry, asked: &Asked) -> Result<Moved> {
     if let Err(error) = init_hook(shared, entry, &present.generation, asked.runtime.as_ref()).await {
         return Err(fail(shared, entry, error));
     }
-    if let Err(error) = stop_if_owed(shared, &entry.id, &present.generation, asked.runtime.as_ref()).await {
+    if was == ModuleState::Failed
+        && let Err(error) = stop_if_owed(shared, &entry.id, &present.generation, asked.runtime.as_ref()).await
+    {
         return Err(fail(shared, entry, error));
     }
     let started = start_hook(shared, &entry.id, &present.generation, asked.runtime.clone()).await;
