@@ -81,7 +81,7 @@ pub fn file(built: &Built, package: &str) -> PathBuf {
 pub fn stripped_release(package: &str) -> PathBuf {
     let mut cargo = cargo();
     cargo.args(["build", "--release", "--config", "profile.release.strip=true"]);
-    cargo.args(["--package", package, "--target-dir"]);
+    cargo.args(["--config", "profile.release.lto='fat'", "--package", package, "--target-dir"]);
     let built = run(cargo.arg(target().join("stripped")), &[]);
     file(&built, package)
 }
